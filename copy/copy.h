@@ -56,8 +56,8 @@ struct vd_copy_options {
 int vd_copy_disk(struct vd_disk *src, struct vd_disk *dst, const struct vd_copy_options *opt,
                  struct vd_copy_stats *ret, struct vd_error *err);
 
-/* Reads src to its end. A last sector that is not whole is filled with zeroes. Streams are for pipes
- * and sockets: a regular file given as standard input is better opened by vd_disk_raw. */
+/* Reads src to its end. A last sector that is not whole is filled with zeroes. Streams are for
+ * pipes and sockets: a regular file given as standard input is better opened by vd_disk_raw. */
 int vd_copy_from_stream(struct vd_stream *src, struct vd_disk *dst,
                         const struct vd_copy_options *opt, struct vd_copy_stats *ret,
                         struct vd_error *err);
