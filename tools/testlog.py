@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Counts the test cases of a meson run.
+
+    testlog.py TESTLOG.JSON EXIT_STATUS_OF_MESON
+
+A meson test is a program with many cases. They are counted by what the programs say: cmocka's
+summary, or lines "ok ..." / "not ok ..." / "skipped: why". A program that says nothing is one case,
+by its exit status. A program that dies counts one failure on top of what it reported.
+"""
+import json
+import os
+import re
+import sys
+
+CMOCKA = re.compile(r"^\[  (PASSED|FAILED|SKIPPED) +\] (\d+) test\(s\)", re.M)
+TAP = re.compile(r"^(not ok|ok)\b(?!.*# SKIP)", re.M)
+SKIP = re.compile(r"^(?:skipped: (.*)|ok\b.*# SKIP ?(.*))$", re.M)
+FAILED = ("FAIL", "ERROR", "TIMEOUT", "UNEXPECTEDPASS")
+
+
+def count(test):
+    """(passed, failed, [reasons of skips]) of one entry of the log."""
+    text = test.get("stdout", "") + "\n" + test.get("stderr", "")
+    passed = failed = unexplained = 0
+    for kind, n in CMOCKA.findall(text):
+        if kind == "PASSED":
+            passed += int(n)
+        elif kind == "FAILED":
+            failed += int(n)
+        else:
+            unexplained += int(n)
+    for kind in TAP.findall(text):
+        if kind == "ok":
+            passed += 1
+        else:
+            failed += 1
+    skips = [next(filter(None, groups), "no reason given") for groups in SKIP.findall(text)]
+    result = test.get("result", "ERROR")
+    if result == "SKIP":
+        unexplained = max(unexplained, 1)
+    skips += ["no reason given"] * (unexplained - len(skips))
+    if result in FAILED and failed == 0:
+        failed += 1
+    if result in ("OK", "EXPECTEDFAIL") and passed == 0 and not skips:
+        passed += 1
+    return passed, failed, skips
+
+
+def main():
+    path, status = sys.argv[1], int(sys.argv[2])
+    passed = failed = skipped = 0
+    bad = []
+    try:
+        with open(path, encoding="utf-8") as log:
+            tests = [json.loads(line) for line in log if line.strip()]
+    except FileNotFoundError:
+        tests = []  # meson writes none when there is no test at all
+    for test in tests:
+        ok, not_ok, skips = count(test)
+        passed += ok
+        failed += not_ok
+        skipped += len(skips)
+        if not_ok:
+            bad.append(test["name"])
+        for why in skips:
+            print(f"skipped in {test['name']}: {why}")
+    # Meson itself failed, and no test says why: an honest count still ends in a failure.
+    if status != 0 and failed == 0:
+        failed = 1
+        bad.append("meson test (exit status %d)" % status)
+    for name in bad:
+        print(f"FAILED: {name}")
+    if skipped:
+        print(f"{skipped} skipped")
+    print(f"{passed} passed, {failed} failed", flush=True)
+    os._exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
