@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Labels, roots, segment tables and log records: encode, decode, verify. No I/O, no state. Decoders
+ * accept any bytes: they return -EBADMSG for a wrong checksum, -EUCLEAN for a structure that makes
+ * no sense, -ENODATA where there is nothing of ours (wrong magic), and never read out of bounds.
+ * Nodes are pool/tree.h's.
+ */
+#ifndef VD_FORMAT_FORMAT_H
+#define VD_FORMAT_FORMAT_H
+
+#include "core/base/error.h"
+#include "core/base/uuid.h"
+#include "format/od.h"
+#include "format/run.h"
+
+/* Streams: what a segment is open for. */
+enum vd_stream_kind {
+    VD_STREAM_LOG = 1,
+    VD_STREAM_CLEAN = 2,  /* data moved by the cleaner */
+    VD_STREAM_META_A = 3, /* first copies of nodes */
+    VD_STREAM_META_B = 4, /* second copies */
+    VD_STREAM_FIXED = 5,  /* head and segment table */
+};
+enum vd_seg_state {
+    VD_SEG_NONE = 0, /* the chunk is beyond the end of the device: it may be added by growth */
+    VD_SEG_FREE = 1,
+    VD_SEG_OPEN = 2,
+    VD_SEG_CLOSED = 3,
+    VD_SEG_FIXED = 4,
+};
+
+struct vd_chunk {
+    uint16_t dev;
+    uint32_t idx;
+};
+struct vd_segref {
+    uint32_t seg;
+    enum vd_stream_kind stream;
+    unsigned nchunks;
+    uint64_t rid;
+    struct vd_chunk chunk[OD_SEG_CHUNKS];
+};
+struct vd_cut {
+    uint64_t incarnation, last_seq, last_csum;
+    struct vd_segref next;
+};
+struct vd_label {
+    uint16_t major, minor;
+    uint64_t compat, ro_compat, incompat;
+    struct vd_uuid pool_uuid, dev_uuid;
+    uint16_t dev_index, dev_count;
+    uint32_t chunk_size;
+    uint64_t generation, incarnation, created_s, capacity, root_counter;
+    uint8_t redundancy_data, redundancy_parity, tier, flags;
+    char pool_name[128];
+    uint64_t dev_state[16];
+    unsigned cut_count;
+    struct vd_cut cut[OD_LABEL_CUTS];
+};
+void label_encode(const struct vd_label *l, void *buf4k);
+/* Unknown incompatible bits are -EPROTONOSUPPORT, with *ret filled so that they can be named. */
+int label_decode(const void *buf4k, struct vd_label *ret);
+/* "compression, dedup": the names of known bits, "bit 17" of others. Returns buf. */
+char *feature_names(uint64_t incompat, char *buf, size_t len);
+
+struct vd_tree_root {
+    struct vd_addr copy[2];
+    uint64_t csum;
+    unsigned height;
+    uint64_t entries, leaves, nodes;
+};
+struct vd_root {
+    struct vd_uuid pool_uuid;
+    uint64_t incarnation, counter, seq, epoch;
+    struct vd_segref log_seg;
+    uint32_t log_sector;
+    uint64_t log_csum;
+    uint64_t table_off[4], table_area, table_csum;
+    uint32_t table_entries, table_entry_size;
+    uint64_t live_blocks, capacity;
+    struct vd_tree_root tree[OD_TREES];
+};
+void root_encode(const struct vd_root *r, void *buf4k);
+int root_decode(const void *buf4k, struct vd_root *ret);
+
+/* One segment as the table keeps it. */
+struct vd_table_entry {
+    enum vd_seg_state state;
+    enum vd_stream_kind stream;
+    unsigned nchunks;
+    bool warm; /* its chunk was written before */
+    uint32_t live;
+    uint64_t last_seq, rid;
+    struct vd_chunk chunk[OD_SEG_CHUNKS];
+};
+/* Bytes of one entry with room for n chunks, and of a whole table. */
+size_t table_entry_size(unsigned nchunks);
+size_t table_size(uint32_t entries, size_t entry_size); /* a multiple of 4096 */
+void table_entry_encode(const struct vd_table_entry *e, void *buf, size_t entry_size);
+int table_entry_decode(const void *buf, size_t entry_size, struct vd_table_entry *ret);
+void table_header_encode(void *buf, const struct vd_uuid *pool, uint64_t counter, uint32_t entries,
+                         size_t entry_size);
+int table_header_decode(const void *buf, const struct vd_uuid *pool, uint64_t counter,
+                        uint32_t entries, size_t entry_size);
+
+/* ---- records ---- */
+
+struct vd_record {
+    bool bulk;
+    uint16_t flags; /* OD_RECORD_* */
+    uint64_t pool, incarnation, seq, csum, prev_csum, rid;
+    struct vd_addr at;
+    uint32_t payload_blocks;
+    unsigned entry_count, entries_len;
+    unsigned echo_count, echo_len, prev_flags;
+    uint32_t prev_payload_blocks;
+    uint64_t horizon, root_counter, epoch;
+    uint32_t next_seg;
+    uint64_t next_rid;
+    uint64_t wall_s;
+};
+/* `buf4k` already holds entries and echo (rec->entries_len, echo_len) at OD_RECORD_ENTRIES; fills
+ * the fixed part and the checksum, which is returned and set in rec->csum. */
+uint64_t record_seal(struct vd_record *rec, void *buf4k);
+/* Decodes and verifies everything but place and chain: -ENODATA, -EBADMSG, -EUCLEAN. */
+int record_decode(const void *buf4k, struct vd_record *ret);
+
+enum vd_entry_type {
+    VD_ENTRY_WRITE = 1,
+    VD_ENTRY_ZERO,
+    VD_ENTRY_RELOCATE,
+    VD_ENTRY_BULK,
+    VD_ENTRY_EPOCH,
+    VD_ENTRY_CATALOG,
+    VD_ENTRY_SEGMENT,
+};
+/* A log entry in memory. WRITE: `payload` is the first payload block within its record. */
+struct vd_entry {
+    enum vd_entry_type type;
+    uint64_t branch, lba, blocks;
+    uint32_t payload;
+    struct vd_addr addr; /* BULK; RELOCATE: from */
+    struct vd_addr to;   /* RELOCATE */
+    uint64_t born;       /* RELOCATE */
+    uint64_t epoch;      /* EPOCH */
+    uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK */
+    uint64_t key[3];     /* CATALOG */
+    const void *value;   /* CATALOG: NULL = delete; points into the decoded buffer */
+    uint16_t value_len;
+    struct vd_segref seg; /* SEGMENT */
+};
+#define VD_CATALOG_VALUE_MAX 1024
+/* Encoded length, a multiple of 8; at most OD_RECORD_ENTRIES_MAX. */
+size_t entry_size(const struct vd_entry *e);
+/* Encodes at `p`, which has room for entry_size(e). Returns that size. */
+size_t entry_encode(const struct vd_entry *e, void *p);
+/* Decodes one at p with `len` bytes left: its size, or -EUCLEAN. */
+int entry_decode(const void *p, size_t len, struct vd_entry *ret);
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The bytes on disk, as docs/format.md specifies them. Every struct is made of byte arrays and
+ * little-endian byte structs, so it has no padding; sizes and offsets are asserted in od_check.c.
+ * These structs are never used as state in memory: encode and decode at the edge (format.h).
+ */
+#ifndef VD_FORMAT_OD_H
+#define VD_FORMAT_OD_H
+
+#include "core/base/bytes.h"
+
+/* ---- where things are on a device ----------------------------------------------------------- */
+
+/* The first chunk of a device (its size is the chunk size) is the head: slots of 4 KiB, each in two
+ * copies OD_HEAD_COPY apart. Label slots hold generations even and odd, and so do root slots. */
+#define OD_LABEL_OFF(slot) ((uint64_t)(slot) * 4096)         /* slot = label generation & 1 */
+#define OD_ROOT_OFF(slot) (8192 + (uint64_t)(slot) * 4096)   /* slot = root counter & 1 */
+#define OD_HEAD_COPY UINT64_C(524288)                        /* second copies: + 512 KiB */
+
+#define OD_MAGIC_LABEL UINT64_C(0x314c4244566b7356)
+#define OD_MAGIC_ROOT UINT64_C(0x3152424456746f52)
+#define OD_MAGIC_RECORD UINT32_C(0x31436452)
+#define OD_MAGIC_BULK UINT32_C(0x316b6c42)
+#define OD_MAGIC_NODE UINT32_C(0x3165644e)
+#define OD_MAGIC_TABLE UINT64_C(0x3165626154676553)
+
+#define OD_FORMAT_MAJOR 1
+#define OD_FORMAT_MINOR 0
+
+/* Feature bits of the label. Incompatible: a reader that does not know one refuses the pool.
+ * Read-only compatible: it may read. Compatible: it may ignore. */
+#define OD_INCOMPAT_MULTI_DEVICE (UINT64_C(1) << 0)
+#define OD_INCOMPAT_REDUNDANCY (UINT64_C(1) << 1)
+#define OD_INCOMPAT_TIERS (UINT64_C(1) << 2)
+#define OD_INCOMPAT_COMPRESSION (UINT64_C(1) << 3)
+#define OD_INCOMPAT_ENCRYPTION (UINT64_C(1) << 4)
+#define OD_INCOMPAT_DEDUP (UINT64_C(1) << 5)
+#define OD_INCOMPAT_KNOWN UINT64_C(0)
+
+/* Address of stored bytes: segment number and offset in it in sectors of 512 bytes. */
+struct od_addr {
+    le32_t seg;
+    le32_t sector;
+};
+
+/* Where a chunk lies: device index and chunk number on it (chunk n starts at n * chunk size). */
+struct od_chunk {
+    le16_t dev;
+    uint8_t pad[2];
+    le32_t idx;
+};
+#define OD_SEG_CHUNKS 8 /* most chunks in a segment */
+
+/* A segment as labels, roots and open-segment entries name it. */
+struct od_segref {
+    le32_t seg;
+    uint8_t stream; /* enum vd_stream_kind */
+    uint8_t nchunks;
+    uint8_t pad[2];
+    le64_t rid; /* random, new each time the segment is opened */
+    struct od_chunk chunk[OD_SEG_CHUNKS];
+};
+
+/* ---- label ----------------------------------------------------------------------------------- */
+
+#define OD_LABEL_CUTS 8
+struct od_cut {
+    le64_t incarnation; /* the session that was cut */
+    le64_t last_seq;    /* its last record */
+    le64_t last_csum;   /* and that record's checksum */
+    struct od_segref next; /* where the next session's log starts */
+};
+
+struct od_label {
+    le64_t magic;
+    le64_t csum; /* xxh3 of the 4096 bytes with this field zero */
+    le16_t major, minor;
+    uint8_t pad0[4];
+    le64_t compat, ro_compat, incompat;
+    uint8_t pool_uuid[16];
+    uint8_t dev_uuid[16];
+    le16_t dev_index, dev_count;
+    le32_t chunk_size; /* bytes, power of two */
+    le64_t generation; /* of this label; the higher valid one counts */
+    le64_t incarnation; /* session that wrote it; each read-write opening takes the next */
+    le64_t created_s;
+    le64_t capacity; /* bytes of this device the pool may use; 0 = as far as it grows */
+    le64_t root_counter; /* newest root known durable when this was written */
+    uint8_t redundancy_data, redundancy_parity; /* 1,0 single; 1,m mirror; k,m parity */
+    uint8_t tier;
+    uint8_t flags; /* OD_LABEL_CLEAN */
+    le32_t cut_count;
+    uint8_t pool_name[128]; /* NUL-padded */
+    le64_t dev_state[16];  /* state of devices 0..15: 0 = fine, 1 = failed */
+    uint8_t key_slots[512]; /* encryption; zero */
+    struct od_cut cut[OD_LABEL_CUTS];
+};
+#define OD_LABEL_CLEAN 1 /* closed cleanly: nothing in the log beyond the root */
+
+/* ---- root ------------------------------------------------------------------------------------ */
+
+struct od_node_ptr {
+    struct od_addr copy[2];
+    le64_t csum; /* of the node's 4096 bytes */
+};
+
+#define OD_TREES 8 /* head, history, changed, catalog, usage, shared; two spare */
+struct od_tree_root {
+    struct od_node_ptr ptr; /* unused when height is 0 */
+    uint8_t height;         /* 0 = empty, 1 = the root is a leaf */
+    uint8_t pad[7];
+    le64_t entries;
+    le64_t leaves;
+    le64_t nodes; /* leaves included */
+};
+
+struct od_root {
+    le64_t magic;
+    le64_t csum; /* xxh3 of the 4096 bytes with this field zero */
+    uint8_t pool_uuid[16];
+    le64_t incarnation;
+    le64_t counter; /* generation: never reused */
+    le64_t seq;     /* the state after the record with this sequence number */
+    le64_t epoch;   /* current epoch then */
+    /* Where replay starts: the record seq + 1, or nothing. */
+    struct od_segref log_seg;
+    le32_t log_sector; /* offset in that segment */
+    uint8_t pad0[4];
+    le64_t log_csum; /* checksum of record seq's header: the chain goes on from it */
+    /* The segment table written with this root, and the areas of both generations. */
+    le64_t table_off[4]; /* device 0 byte offsets: generation 0 copy 0, 0/1, 1/0, 1/1 */
+    le64_t table_area;   /* bytes of each area */
+    le64_t table_csum;   /* xxh3 of the area's used bytes */
+    le32_t table_entries;
+    le32_t table_entry_size;
+    le64_t live_blocks; /* 4 KiB blocks of data that the trees name */
+    le64_t capacity;
+    uint8_t pad1[64];
+    struct od_tree_root tree[OD_TREES];
+};
+
+/* ---- segment table --------------------------------------------------------------------------- */
+
+/* An area starts with this header, then entries, index = segment number. */
+struct od_table_header {
+    le64_t magic;
+    uint8_t pool_uuid[16];
+    le64_t counter; /* of the root it belongs to */
+    le32_t entries;
+    le32_t entry_size;
+    uint8_t pad[24];
+};
+
+struct od_table_entry {
+    uint8_t state;  /* enum vd_seg_state: 0 none, 1 free, 2 open, 3 closed, 4 fixed (head, table) */
+    uint8_t stream; /* enum vd_stream_kind */
+    uint8_t nchunks;
+    uint8_t flags;  /* bit 0: chunk was written before (warm) */
+    le32_t live;    /* 4 KiB blocks that the trees name */
+    le64_t last_seq; /* last sequence that wrote into it or published into it */
+    le64_t rid;
+    struct od_chunk chunk[1]; /* entry_size says how many there is room for */
+};
+
+/* ---- log record and bulk header -------------------------------------------------------------- */
+
+/* 4096 bytes, then payload_blocks * 4096 bytes. Own entries grow from OD_RECORD_ENTRIES; the echo of
+ * the previous header's entries follows them. Each is at most OD_RECORD_ENTRIES_MAX long. */
+#define OD_RECORD_ENTRIES 192
+#define OD_RECORD_ENTRIES_MAX ((4096 - OD_RECORD_ENTRIES) / 2)
+struct od_record {
+    le32_t magic;
+    le16_t flags; /* OD_RECORD_* */
+    le16_t entry_count;
+    le64_t csum;      /* xxh3 of the 4096 bytes with this field zero */
+    le64_t pool;      /* first 8 bytes of the pool's UUID */
+    le64_t incarnation;
+    le64_t seq;       /* bulk: 0 */
+    le64_t prev_csum; /* checksum of record seq - 1 */
+    le64_t rid;       /* of the segment it lies in */
+    struct od_addr at; /* its own place */
+    le32_t payload_blocks;
+    le16_t entries_len;
+    le16_t echo_len;
+    le16_t echo_count;
+    le16_t prev_flags; /* flags of the record the echo is of */
+    le32_t prev_payload_blocks;
+    le64_t horizon;      /* highest sequence known to be flushed */
+    le64_t root_counter; /* newest durable root */
+    le64_t epoch;        /* current epoch before its entries */
+    le32_t next_seg;     /* the reserved successor of this log segment */
+    uint8_t pad0[4];
+    le64_t next_rid;
+    le64_t wall_s;
+    uint8_t pad1[48];
+    uint8_t entries[4096 - OD_RECORD_ENTRIES];
+};
+#define OD_RECORD_COMMIT 1 /* the operation that its entries belong to ends in this record */
+#define OD_RECORD_SEAL 2   /* no entries: moves the horizon */
+
+/* Entries: a type byte, a flags byte, total length (multiple of 8), then by type. */
+enum od_entry_type {
+    OD_ENTRY_WRITE = 1,    /* payload in this record */
+    OD_ENTRY_ZERO = 2,     /* reads as zeroes from here on (zero, trim) */
+    OD_ENTRY_RELOCATE = 3, /* old address -> new address */
+    OD_ENTRY_BULK = 4,     /* as WRITE, payload at an address already complete */
+    OD_ENTRY_EPOCH = 5,
+    OD_ENTRY_CATALOG = 6,  /* put or delete one catalogue key */
+    OD_ENTRY_SEGMENT = 7,  /* a segment was opened */
+};
+struct od_entry {
+    uint8_t type;
+    uint8_t flags;
+    le16_t len;
+};
+struct od_entry_write { /* + csum[blocks] */
+    struct od_entry e;
+    le16_t blocks;  /* 1..32, within one cell */
+    le16_t payload; /* first payload block of the record it is in */
+    le32_t branch;
+    uint8_t pad[4];
+    le64_t lba; /* in blocks */
+};
+struct od_entry_zero {
+    struct od_entry e;
+    le32_t branch;
+    le64_t lba;
+    le64_t blocks;
+};
+struct od_entry_bulk { /* + csum[blocks] */
+    struct od_entry e;
+    le16_t blocks;
+    uint8_t pad[2];
+    le32_t branch;
+    uint8_t pad1[4];
+    le64_t lba;
+    struct od_addr addr;
+};
+struct od_entry_relocate {
+    struct od_entry e;
+    le16_t blocks;
+    uint8_t pad[2];
+    le32_t branch;
+    uint8_t pad1[4];
+    le64_t lba;
+    le64_t born;
+    struct od_addr from, to;
+};
+struct od_entry_epoch {
+    struct od_entry e;
+    uint8_t pad[4];
+    le64_t epoch;
+};
+struct od_entry_catalog { /* + value, zero-padded to 8 */
+    struct od_entry e;
+    le16_t value_len; /* flags bit 0: delete, no value */
+    uint8_t pad[2];
+    le64_t key[3];
+};
+struct od_entry_segment {
+    struct od_entry e;
+    uint8_t pad[4];
+    struct od_segref ref;
+};
+
+/* Bulk header: same 4096-byte frame as a record with magic OD_MAGIC_BULK and seq 0. Its entries are
+ * od_entry_write hints of whose data follows: branch and lba when it was stored. */
+
+/* ---- nodes ----------------------------------------------------------------------------------- */
+
+#define OD_NODE_SIZE 4096
+/* Keys are four words, compared in order; see enum tree_id in pool/tree.h for their meaning. */
+struct od_key {
+    le64_t w[4];
+};
+struct od_node {
+    le32_t magic;
+    uint8_t tree;
+    uint8_t level; /* 0 = leaf */
+    le16_t count;
+    le64_t csum; /* xxh3 of the 4096 bytes with this field zero */
+    le64_t pool; /* first 8 bytes of the pool's UUID */
+    le64_t incarnation;
+    le64_t counter; /* of the root it was written for */
+    struct od_key first; /* keys in it are >= first ... */
+    struct od_key last;  /* ... and <= last */
+    le16_t used;   /* bytes of body used, from its start; map leaf: by entries and checksums */
+    le16_t csums;  /* map leaf: how many checksums */
+    le16_t epochs; /* map leaf: how many epochs in its table */
+    le16_t pad;
+    uint8_t body[4096 - 112];
+};
+
+/* Interior body: count of these, sorted; key = the child's first key. */
+struct od_child {
+    struct od_key key;
+    struct od_node_ptr ptr;
+};
+/* Key-value leaf (changed, catalog, usage, shared): entries one after another. */
+struct od_kv {
+    struct od_key key;
+    le16_t len;
+    /* value, padded so that the next entry starts at a multiple of 8 */
+    uint8_t pad[6];
+};
+/* Map leaf (head, history): od_run[count], then le64 epoch[epochs], then le64 csum[csums]. */
+struct od_run {
+    le32_t lba; /* relative to first.w[1] (head) or to first.w[1] * 32 (history) */
+    le16_t born; /* index in the node's epoch table */
+    le16_t died; /* same; 0xffff in HEAD */
+    uint8_t type; /* enum vd_run_type */
+    uint8_t blocks; /* 1..32; 0 for a ZERO run of `seg` + `sector` * 2^32 blocks */
+    le16_t csum;  /* index of its first checksum */
+    le32_t seg;
+    le32_t sector;
+};
+
+#endif
