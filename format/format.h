@@ -13,6 +13,10 @@
 #include "format/od.h"
 #include "format/run.h"
 
+/* xxh3 of 4096 bytes, the 8 at csum_off taken as zero: the checksum that labels, roots, records and
+ * nodes carry in themselves. */
+uint64_t od_csum(const void *buf4k, size_t csum_off);
+
 /* Streams: what a segment is open for. */
 enum vd_stream_kind {
     VD_STREAM_LOG = 1,
@@ -53,7 +57,7 @@ struct vd_label {
     uint64_t generation, incarnation, created_s, capacity, root_counter;
     uint8_t redundancy_data, redundancy_parity, tier, flags;
     char pool_name[128];
-    uint64_t dev_state[16];
+    uint64_t dev_state[OD_DEVICES];
     unsigned cut_count;
     struct vd_cut cut[OD_LABEL_CUTS];
 };
@@ -150,7 +154,7 @@ struct vd_entry {
     struct vd_segref seg; /* SEGMENT */
 };
 #define VD_CATALOG_VALUE_MAX 1024
-/* Encoded length, a multiple of 8; at most OD_RECORD_ENTRIES_MAX. */
+/* Encoded length, a multiple of 8; well below OD_RECORD_ENTRIES_MAX. */
 size_t entry_size(const struct vd_entry *e);
 /* Encodes at `p`, which has room for entry_size(e). Returns that size. */
 size_t entry_encode(const struct vd_entry *e, void *p);

@@ -50,6 +50,15 @@ struct od_chunk {
     le32_t idx;
 };
 #define OD_SEG_CHUNKS 8 /* most chunks in a segment */
+/* Chunk sizes are powers of two in this range; the head's second copies need the smallest. */
+#define OD_CHUNK_MIN (UINT32_C(1) << 20)
+#define OD_CHUNK_MAX (UINT32_C(32) << 20)
+/* No segment is longer than this many sectors. */
+#define OD_SEG_SECTORS_MAX (OD_CHUNK_MAX / 512 * OD_SEG_CHUNKS)
+/* Volumes end below this block (8 EiB). */
+#define OD_LBA_MAX (UINT64_C(1) << 51)
+#define OD_DEVICES 16
+#define OD_HEIGHT_MAX 16 /* of a tree */
 
 /* A segment as labels, roots and open-segment entries name it. */
 struct od_segref {
@@ -91,7 +100,7 @@ struct od_label {
     uint8_t flags; /* OD_LABEL_CLEAN */
     le32_t cut_count;
     uint8_t pool_name[128]; /* NUL-padded */
-    le64_t dev_state[16];  /* state of devices 0..15: 0 = fine, 1 = failed */
+    le64_t dev_state[OD_DEVICES]; /* state of devices 0..15: 0 = fine, 1 = failed */
     uint8_t key_slots[512]; /* encryption; zero */
     struct od_cut cut[OD_LABEL_CUTS];
 };
@@ -165,9 +174,11 @@ struct od_table_entry {
 /* ---- log record and bulk header -------------------------------------------------------------- */
 
 /* 4096 bytes, then payload_blocks * 4096 bytes. Own entries grow from OD_RECORD_ENTRIES; the echo of
- * the previous header's entries follows them. Each is at most OD_RECORD_ENTRIES_MAX long. */
+ * the previous header's entries follows them. Each is at most OD_RECORD_ENTRIES_MAX long. A bulk
+ * header has no echo, so its entries may take all of OD_BULK_ENTRIES_MAX. */
 #define OD_RECORD_ENTRIES 192
 #define OD_RECORD_ENTRIES_MAX ((4096 - OD_RECORD_ENTRIES) / 2)
+#define OD_BULK_ENTRIES_MAX (4096 - OD_RECORD_ENTRIES)
 struct od_record {
     le32_t magic;
     le16_t flags; /* OD_RECORD_* */
@@ -192,7 +203,7 @@ struct od_record {
     uint8_t pad0[4];
     le64_t next_rid;
     le64_t wall_s;
-    uint8_t pad1[48];
+    uint8_t pad1[64];
     uint8_t entries[4096 - OD_RECORD_ENTRIES];
 };
 #define OD_RECORD_COMMIT 1 /* the operation that its entries belong to ends in this record */

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Headers of log records and of bulk data: sealing and verifying. A header that decodes holds only
+ * entries that decode and payload that the entries stay inside (I6); whether it lies where it says,
+ * and continues the chain, is for the log to ask. Called by the log and the cleaner in pool/. Pure;
+ * does not yield. On-disk struct: od_record.
+ */
+#include "format/format_priv.h"
+
+#define RECORD_FLAGS (OD_RECORD_COMMIT | OD_RECORD_SEAL)
+#define PAYLOAD_MAX (OD_SEG_SECTORS_MAX / VD_SECTORS_PER_BLOCK - 1)
+
+uint64_t record_seal(struct vd_record *rec, void *buf4k)
+{
+    struct od_record *d = buf4k;
+    unsigned used = rec->entries_len + rec->echo_len;
+
+    assert(used <= sizeof(d->entries));
+    memset(d, 0, offsetof(struct od_record, entries));
+    memset(d->entries + used, 0, sizeof(d->entries) - used);
+    d->magic = vd_le32(rec->bulk ? OD_MAGIC_BULK : OD_MAGIC_RECORD);
+    d->flags = vd_le16(rec->flags);
+    d->entry_count = vd_le16((uint16_t)rec->entry_count);
+    d->pool = vd_le64(rec->pool);
+    d->incarnation = vd_le64(rec->incarnation);
+    d->seq = vd_le64(rec->seq);
+    d->prev_csum = vd_le64(rec->prev_csum);
+    d->rid = vd_le64(rec->rid);
+    d->at = addr_encode(rec->at);
+    d->payload_blocks = vd_le32(rec->payload_blocks);
+    d->entries_len = vd_le16((uint16_t)rec->entries_len);
+    d->echo_len = vd_le16((uint16_t)rec->echo_len);
+    d->echo_count = vd_le16((uint16_t)rec->echo_count);
+    d->prev_flags = vd_le16((uint16_t)rec->prev_flags);
+    d->prev_payload_blocks = vd_le32(rec->prev_payload_blocks);
+    d->horizon = vd_le64(rec->horizon);
+    d->root_counter = vd_le64(rec->root_counter);
+    d->epoch = vd_le64(rec->epoch);
+    d->next_seg = vd_le32(rec->next_seg);
+    d->next_rid = vd_le64(rec->next_rid);
+    d->wall_s = vd_le64(rec->wall_s);
+    rec->csum = od_csum(buf4k, offsetof(struct od_record, csum));
+    d->csum = vd_le64(rec->csum);
+    return rec->csum;
+}
+
+/* `count` entries fill exactly `len` bytes, and writes name blocks of the payload only. */
+static int entries_check(const uint8_t *p, size_t len, unsigned count, uint32_t payload_blocks,
+                         bool bulk)
+{
+    struct vd_entry e;
+
+    for (unsigned i = 0; i < count; i++) {
+        int n = entry_decode(p, len, &e);
+        if (n < 0)
+            return n;
+        if (bulk && e.type != VD_ENTRY_WRITE)
+            return -EUCLEAN;
+        if (e.type == VD_ENTRY_WRITE && e.payload + e.blocks > payload_blocks)
+            return -EUCLEAN;
+        p += n;
+        len -= (size_t)n;
+    }
+    return len == 0 ? 0 : -EUCLEAN;
+}
+
+static bool lengths_valid(const struct vd_record *r)
+{
+    size_t most = r->bulk ? OD_BULK_ENTRIES_MAX : OD_RECORD_ENTRIES_MAX;
+
+    return r->entries_len <= most && r->echo_len <= (r->bulk ? 0 : most) &&
+           r->payload_blocks <= PAYLOAD_MAX && r->prev_payload_blocks <= PAYLOAD_MAX &&
+           addr_valid(r->at, 1 + (uint64_t)r->payload_blocks);
+}
+
+static bool flags_valid(const struct vd_record *r)
+{
+    if (r->bulk)
+        return r->flags == 0 && r->prev_flags == 0 && r->seq == 0 && r->echo_count == 0 &&
+               r->prev_payload_blocks == 0;
+    if ((r->flags | r->prev_flags) & ~RECORD_FLAGS)
+        return false;
+    if ((r->flags & OD_RECORD_SEAL) && (r->entry_count || r->payload_blocks))
+        return false;
+    /* A record cannot know itself to be flushed. */
+    return r->seq >= 1 && r->horizon < r->seq;
+}
+
+int record_decode(const void *buf4k, struct vd_record *ret)
+{
+    const struct od_record *d = buf4k;
+    uint32_t magic = vd_get32(d->magic);
+
+    if (magic != OD_MAGIC_RECORD && magic != OD_MAGIC_BULK)
+        return -ENODATA;
+    if (vd_get64(d->csum) != od_csum(buf4k, offsetof(struct od_record, csum)))
+        return -EBADMSG;
+    struct vd_record r = {
+        .bulk = magic == OD_MAGIC_BULK,
+        .flags = vd_get16(d->flags),
+        .pool = vd_get64(d->pool),
+        .incarnation = vd_get64(d->incarnation),
+        .seq = vd_get64(d->seq),
+        .csum = vd_get64(d->csum),
+        .prev_csum = vd_get64(d->prev_csum),
+        .rid = vd_get64(d->rid),
+        .at = addr_decode(d->at),
+        .payload_blocks = vd_get32(d->payload_blocks),
+        .entry_count = vd_get16(d->entry_count),
+        .entries_len = vd_get16(d->entries_len),
+        .echo_count = vd_get16(d->echo_count),
+        .echo_len = vd_get16(d->echo_len),
+        .prev_flags = vd_get16(d->prev_flags),
+        .prev_payload_blocks = vd_get32(d->prev_payload_blocks),
+        .horizon = vd_get64(d->horizon),
+        .root_counter = vd_get64(d->root_counter),
+        .epoch = vd_get64(d->epoch),
+        .next_seg = vd_get32(d->next_seg),
+        .next_rid = vd_get64(d->next_rid),
+        .wall_s = vd_get64(d->wall_s),
+    };
+    if (!lengths_valid(&r) || !flags_valid(&r) || !bytes_zero(d->pad0, sizeof(d->pad0)) ||
+        !bytes_zero(d->pad1, sizeof(d->pad1)))
+        return -EUCLEAN;
+    const uint8_t *echo = d->entries + r.entries_len;
+    const uint8_t *tail = echo + r.echo_len;
+    int err = entries_check(d->entries, r.entries_len, r.entry_count, r.payload_blocks, r.bulk);
+    if (err == 0)
+        err = entries_check(echo, r.echo_len, r.echo_count, r.prev_payload_blocks, false);
+    if (err < 0)
+        return err;
+    if (!bytes_zero(tail, (size_t)(d->entries + sizeof(d->entries) - tail)))
+        return -EUCLEAN;
+    *ret = r;
+    return 0;
+}
