@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The checksum of blocks, headers and nodes, and the test for zeroes. Called for every block that
+ * is read or written, so both are inlined from the library's header; neither yields.
+ */
+#include "core/base/hash.h"
+
+#include <stdatomic.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+uint64_t vd_xxh3(const void *buf, size_t len)
+{
+    return XXH3_64bits(buf, len);
+}
+
+uint64_t vd_xxh3_zero_block(void)
+{
+    static const uint8_t zero[VD_BLOCK];
+    static _Atomic uint64_t cached; /* two threads may both compute it, to the same value */
+    uint64_t h = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (!h) {
+        h = vd_xxh3(zero, sizeof(zero));
+        atomic_store_explicit(&cached, h, memory_order_relaxed);
+    }
+    return h;
+}
+
+bool vd_is_zero(const void *buf, size_t len)
+{
+    const uint8_t *p = buf;
+    size_t head = VD_MIN(len, (size_t)16);
+    for (size_t i = 0; i < head; i++)
+        if (p[i])
+            return false;
+    /* The first 16 bytes are zero, so the rest is if each byte equals the one 16 before it; memcmp
+     * is the fastest loop the machine has and stops at the first difference. */
+    return len == head || memcmp(p, p + head, len - head) == 0;
+}
