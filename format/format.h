@@ -78,6 +78,8 @@ struct vd_root {
     uint64_t incarnation, counter, seq, epoch;
     struct vd_segref log_seg;
     uint32_t log_sector;
+    uint32_t log_next_seg;
+    uint64_t log_next_rid;
     uint64_t log_csum;
     uint64_t table_off[4], table_area, table_csum;
     uint32_t table_entries, table_entry_size;
@@ -143,13 +145,13 @@ struct vd_entry {
     enum vd_entry_type type;
     uint64_t branch, lba, blocks;
     uint32_t payload;
-    struct vd_addr addr; /* BULK; RELOCATE: from */
-    struct vd_addr to;   /* RELOCATE */
-    uint64_t born;       /* RELOCATE */
-    uint64_t epoch;      /* EPOCH */
+    struct vd_addr addr;           /* BULK; RELOCATE: from */
+    struct vd_addr to;             /* RELOCATE */
+    uint64_t born;                 /* RELOCATE */
+    uint64_t epoch;                /* EPOCH */
     uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK */
-    uint64_t key[3];     /* CATALOG */
-    const void *value;   /* CATALOG: NULL = delete; points into the decoded buffer */
+    uint64_t key[3];               /* CATALOG */
+    const void *value;             /* CATALOG: NULL = delete; points into the decoded buffer */
     uint16_t value_len;
     struct vd_segref seg; /* SEGMENT */
 };

@@ -13,9 +13,9 @@
 
 /* The first chunk of a device (its size is the chunk size) is the head: slots of 4 KiB, each in two
  * copies OD_HEAD_COPY apart. Label slots hold generations even and odd, and so do root slots. */
-#define OD_LABEL_OFF(slot) ((uint64_t)(slot) * 4096)         /* slot = label generation & 1 */
-#define OD_ROOT_OFF(slot) (8192 + (uint64_t)(slot) * 4096)   /* slot = root counter & 1 */
-#define OD_HEAD_COPY UINT64_C(524288)                        /* second copies: + 512 KiB */
+#define OD_LABEL_OFF(slot) ((uint64_t)(slot)*4096)       /* slot = label generation & 1 */
+#define OD_ROOT_OFF(slot) (8192 + (uint64_t)(slot)*4096) /* slot = root counter & 1 */
+#define OD_HEAD_COPY UINT64_C(524288)                    /* second copies: + 512 KiB */
 
 #define OD_MAGIC_LABEL UINT64_C(0x314c4244566b7356)
 #define OD_MAGIC_ROOT UINT64_C(0x3152424456746f52)
@@ -74,9 +74,9 @@ struct od_segref {
 
 #define OD_LABEL_CUTS 8
 struct od_cut {
-    le64_t incarnation; /* the session that was cut */
-    le64_t last_seq;    /* its last record */
-    le64_t last_csum;   /* and that record's checksum */
+    le64_t incarnation;    /* the session that was cut */
+    le64_t last_seq;       /* its last record */
+    le64_t last_csum;      /* and that record's checksum */
     struct od_segref next; /* where the next session's log starts */
 };
 
@@ -89,19 +89,19 @@ struct od_label {
     uint8_t pool_uuid[16];
     uint8_t dev_uuid[16];
     le16_t dev_index, dev_count;
-    le32_t chunk_size; /* bytes, power of two */
-    le64_t generation; /* of this label; the higher valid one counts */
+    le32_t chunk_size;  /* bytes, power of two */
+    le64_t generation;  /* of this label; the higher valid one counts */
     le64_t incarnation; /* session that wrote it; each read-write opening takes the next */
     le64_t created_s;
-    le64_t capacity; /* bytes of this device the pool may use; 0 = as far as it grows */
+    le64_t capacity;     /* bytes of this device the pool may use; 0 = as far as it grows */
     le64_t root_counter; /* newest root known durable when this was written */
     uint8_t redundancy_data, redundancy_parity; /* 1,0 single; 1,m mirror; k,m parity */
     uint8_t tier;
     uint8_t flags; /* OD_LABEL_CLEAN */
     le32_t cut_count;
-    uint8_t pool_name[128]; /* NUL-padded */
+    uint8_t pool_name[128];       /* NUL-padded */
     le64_t dev_state[OD_DEVICES]; /* state of devices 0..15: 0 = fine, 1 = failed */
-    uint8_t key_slots[512]; /* encryption; zero */
+    uint8_t key_slots[512];       /* encryption; zero */
     struct od_cut cut[OD_LABEL_CUTS];
 };
 #define OD_LABEL_CLEAN 1 /* closed cleanly: nothing in the log beyond the root */
@@ -133,8 +133,9 @@ struct od_root {
     le64_t epoch;   /* current epoch then */
     /* Where replay starts: the record seq + 1, or nothing. */
     struct od_segref log_seg;
-    le32_t log_sector; /* offset in that segment */
-    uint8_t pad0[4];
+    le32_t log_sector;   /* offset in that segment */
+    le32_t log_next_seg; /* that segment's reserved successor, should record seq + 1 lie there */
+    le64_t log_next_rid;
     le64_t log_csum; /* checksum of record seq's header: the chain goes on from it */
     /* The segment table written with this root, and the areas of both generations. */
     le64_t table_off[4]; /* device 0 byte offsets: generation 0 copy 0, 0/1, 1/0, 1/1 */
@@ -144,7 +145,7 @@ struct od_root {
     le32_t table_entry_size;
     le64_t live_blocks; /* 4 KiB blocks of data that the trees name */
     le64_t capacity;
-    uint8_t pad1[64];
+    uint8_t pad1[56];
     struct od_tree_root tree[OD_TREES];
 };
 
@@ -164,8 +165,8 @@ struct od_table_entry {
     uint8_t state;  /* enum vd_seg_state: 0 none, 1 free, 2 open, 3 closed, 4 fixed (head, table) */
     uint8_t stream; /* enum vd_stream_kind */
     uint8_t nchunks;
-    uint8_t flags;  /* bit 0: chunk was written before (warm) */
-    le32_t live;    /* 4 KiB blocks that the trees name */
+    uint8_t flags;   /* bit 0: chunk was written before (warm) */
+    le32_t live;     /* 4 KiB blocks that the trees name */
     le64_t last_seq; /* last sequence that wrote into it or published into it */
     le64_t rid;
     struct od_chunk chunk[1]; /* entry_size says how many there is room for */
@@ -173,8 +174,8 @@ struct od_table_entry {
 
 /* ---- log record and bulk header -------------------------------------------------------------- */
 
-/* 4096 bytes, then payload_blocks * 4096 bytes. Own entries grow from OD_RECORD_ENTRIES; the echo of
- * the previous header's entries follows them. Each is at most OD_RECORD_ENTRIES_MAX long. A bulk
+/* 4096 bytes, then payload_blocks * 4096 bytes. Own entries grow from OD_RECORD_ENTRIES; the echo
+ * of the previous header's entries follows them. Each is at most OD_RECORD_ENTRIES_MAX long. A bulk
  * header has no echo, so its entries may take all of OD_BULK_ENTRIES_MAX. */
 #define OD_RECORD_ENTRIES 192
 #define OD_RECORD_ENTRIES_MAX ((4096 - OD_RECORD_ENTRIES) / 2)
@@ -183,12 +184,12 @@ struct od_record {
     le32_t magic;
     le16_t flags; /* OD_RECORD_* */
     le16_t entry_count;
-    le64_t csum;      /* xxh3 of the 4096 bytes with this field zero */
-    le64_t pool;      /* first 8 bytes of the pool's UUID */
+    le64_t csum; /* xxh3 of the 4096 bytes with this field zero */
+    le64_t pool; /* first 8 bytes of the pool's UUID */
     le64_t incarnation;
-    le64_t seq;       /* bulk: 0 */
-    le64_t prev_csum; /* checksum of record seq - 1 */
-    le64_t rid;       /* of the segment it lies in */
+    le64_t seq;        /* bulk: 0 */
+    le64_t prev_csum;  /* checksum of record seq - 1 */
+    le64_t rid;        /* of the segment it lies in */
     struct od_addr at; /* its own place */
     le32_t payload_blocks;
     le16_t entries_len;
@@ -216,8 +217,8 @@ enum od_entry_type {
     OD_ENTRY_RELOCATE = 3, /* old address -> new address */
     OD_ENTRY_BULK = 4,     /* as WRITE, payload at an address already complete */
     OD_ENTRY_EPOCH = 5,
-    OD_ENTRY_CATALOG = 6,  /* put or delete one catalogue key */
-    OD_ENTRY_SEGMENT = 7,  /* a segment was opened */
+    OD_ENTRY_CATALOG = 6, /* put or delete one catalogue key */
+    OD_ENTRY_SEGMENT = 7, /* a segment was opened */
 };
 struct od_entry {
     uint8_t type;
@@ -292,7 +293,7 @@ struct od_node {
     le64_t csum; /* xxh3 of the 4096 bytes with this field zero */
     le64_t pool; /* first 8 bytes of the pool's UUID */
     le64_t incarnation;
-    le64_t counter; /* of the root it was written for */
+    le64_t counter;      /* of the root it was written for */
     struct od_key first; /* keys in it are >= first ... */
     struct od_key last;  /* ... and <= last */
     le16_t used;   /* bytes of body used, from its start; map leaf: by entries and checksums */
@@ -316,12 +317,12 @@ struct od_kv {
 };
 /* Map leaf (head, history): od_run[count], then le64 epoch[epochs], then le64 csum[csums]. */
 struct od_run {
-    le32_t lba; /* relative to first.w[1] (head) or to first.w[1] * 32 (history) */
-    le16_t born; /* index in the node's epoch table */
-    le16_t died; /* same; 0xffff in HEAD */
-    uint8_t type; /* enum vd_run_type */
+    le32_t lba;     /* relative to first.w[1] (head) or to first.w[1] * 32 (history) */
+    le16_t born;    /* index in the node's epoch table */
+    le16_t died;    /* same; 0xffff in HEAD */
+    uint8_t type;   /* enum vd_run_type */
     uint8_t blocks; /* 1..32; 0 for a ZERO run of `seg` + `sector` * 2^32 blocks */
-    le16_t csum;  /* index of its first checksum */
+    le16_t csum;    /* index of its first checksum */
     le32_t seg;
     le32_t sector;
 };

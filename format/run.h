@@ -24,7 +24,7 @@ struct vd_run {
     uint64_t born;   /* epoch it was written in */
     uint64_t died;   /* epoch of the version that replaced it; VD_EPOCH_MAX in HEAD */
     enum vd_run_type type;
-    struct vd_addr addr; /* DATA */
+    struct vd_addr addr;           /* DATA */
     uint64_t csum[VD_CELL_BLOCKS]; /* DATA: xxh3 per block */
 };
 

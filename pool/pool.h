@@ -77,7 +77,8 @@ struct pool_op {
     struct vd_fiber *fiber;
     int res;
     bool done;
-    uint64_t charge;
+    uint64_t charge; /* blocks of space admitted and not yet placed */
+    uint64_t pos;    /* blocks or entries already encoded */
 };
 /* Logs it; returns when it is acknowledged (complete on the devices, as is all before it; with FUA
  * durable) and applied: overlay, then client->apply. Operations get their order when they enter the
