@@ -294,36 +294,43 @@ struct od_node {
     le64_t pool; /* first 8 bytes of the pool's UUID */
     le64_t incarnation;
     le64_t counter;      /* of the root it was written for */
-    struct od_key first; /* keys in it are >= first ... */
-    struct od_key last;  /* ... and <= last */
-    le16_t used;   /* bytes of body used, from its start; map leaf: by entries and checksums */
-    le16_t csums;  /* map leaf: how many checksums */
-    le16_t epochs; /* map leaf: how many epochs in its table */
+    struct od_key first; /* the first and the last key in its body (interior: of its children's */
+    struct od_key last;  /* first keys) */
+    le16_t used;         /* bytes of body used, from its start */
+    le16_t csums;        /* map leaf: how many checksums */
+    le16_t epochs;       /* map leaf: how many epochs in its table */
     le16_t pad;
     uint8_t body[4096 - 112];
 };
 
-/* Interior body: count of these, sorted; key = the child's first key. */
+/* A key inside a body has only the words that its key space uses, `words` below: head 2, changed,
+ * catalog and usage 3, history and shared 4. The words left out are 0. */
+/* Interior body: count of these, each 24 + words * 8 bytes, sorted; key = the child's first key.
+ * Keys below a child are below the next child's key. */
 struct od_child {
-    struct od_key key;
     struct od_node_ptr ptr;
+    le64_t key[]; /* words */
 };
-/* Key-value leaf (changed, catalog, usage, shared): entries one after another. */
+/* Key-value leaf (changed, catalog, usage, shared): entries one after another from the start of the
+ * body, each padded with zeroes to a multiple of 8 (`used` is their length). The offset in the body
+ * of entry i is a le16 at the body's end - 2 * (i + 1). */
 struct od_kv {
-    struct od_key key;
-    le16_t len;
-    /* value, padded so that the next entry starts at a multiple of 8 */
+    le16_t len; /* of the value: at most 1024 */
     uint8_t pad[6];
+    le64_t key[]; /* words; then the value */
 };
-/* Map leaf (head, history): od_run[count], then le64 epoch[epochs], then le64 csum[csums]. */
+/* Map leaf (head, history): od_run[count], then le64 epoch[epochs], then le64 csum[csums]; `used`
+ * is the sum. All its runs are of one branch, first.w[0]. Runs of HEAD do not overlap. Those of
+ * HISTORY lie inside a cell (the one in their key is lba / 32), are sorted by lba, then died, and
+ * where two share a block their [born, died) do not overlap. */
 struct od_run {
     le32_t lba;     /* relative to first.w[1] (head) or to first.w[1] * 32 (history) */
     le16_t born;    /* index in the node's epoch table */
     le16_t died;    /* same; 0xffff in HEAD */
     uint8_t type;   /* enum vd_run_type */
-    uint8_t blocks; /* 1..32; 0 for a ZERO run of `seg` + `sector` * 2^32 blocks */
-    le16_t csum;    /* index of its first checksum */
-    le32_t seg;
+    uint8_t blocks; /* 1..32; 0 for a ZERO run (HEAD) of `seg` + `sector` * 2^32 > 32 blocks */
+    le16_t csum;    /* DATA: index of its first checksum, after those of the runs before; else 0 */
+    le32_t seg;     /* DATA: address; ZERO: 0 unless `blocks` is 0 */
     le32_t sector;
 };
 
