@@ -100,8 +100,8 @@ void vd_disk_notify(struct vd_disk *d, enum vd_disk_event event);
 
 /* A disk in memory, for tests. */
 int vd_disk_memory(uint64_t size, struct vd_disk **ret);
-/* A raw file or block device that exists (O_DIRECT where it can); the descriptor is taken over. A
- * file whose size is no multiple of 512 reads as if padded with zeroes. */
+/* A raw file or block device that exists (O_DIRECT where it can); the descriptor is taken over
+ * when it succeeds. A file whose size is no multiple of 512 reads as if padded with zeroes. */
 int vd_disk_raw(int fd, bool read_only, struct vd_disk **ret, struct vd_error *err);
 
 #endif
