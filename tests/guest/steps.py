@@ -4,6 +4,7 @@ and after the first failure no further ones."""
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 
 
@@ -21,6 +22,7 @@ def run(title, steps, context):
     Exits the program."""
     for number, step in enumerate(steps):
         name = step.__doc__.split("\n")[0].rstrip(".")
+        started = time.monotonic()
         try:
             step(context)
         except Exception:  # whatever it was, it is this step's failure
@@ -29,7 +31,8 @@ def run(title, steps, context):
             for left in steps[number + 1:]:
                 print(f"# not run: {left.__doc__.splitlines()[0]}")
             return 1
-        print(f"ok - {title}: {name}", flush=True)
+        # The time is for the reader; nothing depends on it.
+        print(f"ok - {title}: {name} ({time.monotonic() - started:.1f} s)", flush=True)
     return 0
 
 
