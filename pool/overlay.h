@@ -18,7 +18,7 @@ void overlay_free(struct overlay *ov);
 
 /* Applies, in log order, one entry of `branch` written in run->born (epochs never go down per
  * branch): DATA within one cell, or ZERO of any length. What the same epoch held of those blocks is
- * replaced. -ENOMEM (nothing changed). */
+ * replaced. -ENOMEM, -EINVAL for what makes no sense (nothing changed). */
 int overlay_apply(struct overlay *ov, uint64_t branch, const struct vd_run *run);
 
 /* A view of one cell, filled from the newest layer down: active overlay, frozen overlay, tree,
@@ -44,7 +44,8 @@ void cell_view_add(struct cell_view *v, uint64_t cell, const struct vd_run *run)
 /* `blocks` blocks at `from` (of branch, lba, born: inside one cell) now also lie at `to`. -ENOMEM. */
 int overlay_relocate(struct overlay *ov, uint64_t branch, uint64_t lba, uint64_t blocks,
                      struct vd_addr from, struct vd_addr to);
-/* True and *to set when the block at `from` was moved. Cheap when nothing was. */
+/* True and *to set when the block at `from` was moved (one step: if that was moved in turn, ask
+ * again). Cheap when nothing was. */
 bool overlay_moved(const struct overlay *ov, struct vd_addr from, struct vd_addr *to);
 
 /* ---- in key order, for the merge and diff ---- */
@@ -61,10 +62,13 @@ struct overlay_span {
     unsigned count;
 };
 struct overlay_pos;
-/* Positions are for overlays that do not change meanwhile, or that are re-seeked. */
+/* Positions are for overlays that do not change meanwhile, or that are re-seeked. NULL: no memory. */
 struct overlay_pos *overlay_seek(const struct overlay *ov, uint64_t branch, uint64_t lba);
-/* The next span at or after the position, or false. */
+/* The next span at or after the position, or false. The first may start at the cell boundary before
+ * the lba sought. */
 bool overlay_next(struct overlay_pos *pos, struct overlay_span *ret);
+/* -ENOMEM if that is why overlay_next returned false: only when the overlay grew after the seek. */
+int overlay_pos_error(const struct overlay_pos *pos);
 void overlay_pos_free(struct overlay_pos *pos);
 
 size_t overlay_entries(const struct overlay *ov); /* relocations included */
