@@ -118,7 +118,7 @@ static int sparse_body(void *arg)
     assert_int_equal(dst->written_bytes, VD_MIB(3));
     assert_int_equal(dst->zeroes, 0);
     assert_int_equal(stats.skipped, VD_MIB(5));
-    assert_true(dst->in_flight_max > 1);
+    assert_true(src->in_flight_max > 1);
 
     opt.flags = 0;
     spy_fill(dst);
