@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The cleaner: empties segments that are mostly garbage by moving what is live in them.
+ *
+ * Victims are read whole; the headers in them say what every block was stored for, and the client
+ * says whether it still is. Live runs, sorted by branch and lba, go to the cleaner's own stream, are
+ * flushed, and only then published by RELOCATE entries (I4). A relocation never decides which version
+ * is current: it only says that what is at one address is now also at another, so it may race with
+ * any write, trim or delete.
+ *
+ * Victims are pinned until their relocations are applied; from then on their last_seq keeps them from
+ * being freed before the root that has merged the relocations (I5). A segment is never a victim while
+ * an overlay may point into it: only what the trees name is counted and moved.
+ */
+#include "core/base/hash.h"
+#include "core/base/text.h"
+#include "pool/pool_priv.h"
+
+#include <stdlib.h>
+
+#define VICTIMS_MAX 4
+#define VICTIM_BYTES VD_MIB(16)
+#define RELOCATIONS_PER_OP 32 /* fit one record */
+#define META_NODES_PER_MERGE 1024
+
+struct move {
+    uint64_t branch;
+    struct vd_run run; /* addr: where it lies now */
+    const uint8_t *data;
+    struct vd_addr to;
+};
+
+struct clean {
+    struct vd_pool *p;
+    uint32_t victim[VICTIMS_MAX];
+    uint8_t *data[VICTIMS_MAX];
+    unsigned victims;
+    struct move *moves;
+    size_t count, room;
+};
+
+/* ---- choosing ---- */
+
+static double victim_score(const struct vd_pool *p, const struct pool_seg *s)
+{
+    double u = (double)s->live / p->seg_blocks;
+    double age = (double)(p->root.seq - s->last_seq) + 1;
+    return (1 - u) * age / (1 + u);
+}
+
+static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
+{
+    return s->state == VD_SEG_CLOSED && (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) &&
+           !s->stuck && !s->victim && s->live > 0 && s->last_seq <= p->root.seq &&
+           s->unpublished == 0 && s->live <= most * p->seg_blocks;
+}
+
+/* The best few victims whose live blocks the cleaner has space to copy. */
+static void choose(struct clean *c, bool urgent)
+{
+    struct vd_pool *p = c->p;
+    double most = urgent ? 0.98 : 0.85;
+    uint64_t meta = p->space.reserved > 3 * (uint64_t)p->seg_blocks
+                        ? p->space.reserved - 3 * (uint64_t)p->seg_blocks
+                        : 0;
+    uint64_t have = (uint64_t)p->segs.free_backed * p->seg_blocks;
+    uint64_t room = have > meta / 2 ? have - meta / 2 : 0;
+    while (c->victims < VICTIMS_MAX && (c->victims + 1) * (uint64_t)p->chunk_size <=
+                                           VD_MAX(VICTIM_BYTES, (uint64_t)p->chunk_size)) {
+        int64_t best = -1;
+        double score = 0;
+        for (uint32_t i = 1; i < p->segs.count; i++) {
+            const struct pool_seg *s = &p->segs.v[i];
+            if (!victim_possible(p, s, most) || s->live + s->live / 32 + 1 > room)
+                continue;
+            double sc = victim_score(p, s);
+            if (best < 0 || sc > score) {
+                best = i;
+                score = sc;
+            }
+        }
+        if (best < 0)
+            return;
+        struct pool_seg *s = &p->segs.v[best];
+        s->victim = true;
+        s->pins++;
+        room -= s->live + s->live / 32 + 1;
+        c->victim[c->victims++] = (uint32_t)best;
+    }
+}
+
+/* ---- finding what is live ---- */
+
+static int move_add(struct clean *c, uint64_t branch, const struct vd_run *run, const uint8_t *data)
+{
+    if (c->count == c->room) {
+        size_t room = c->room ? c->room * 2 : 256;
+        struct move *v = realloc(c->moves, room * sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        c->moves = v;
+        c->room = room;
+    }
+    c->moves[c->count++] = (struct move){.branch = branch, .run = *run, .data = data};
+    return 0;
+}
+
+/* The parts of a run whose bytes are what the checksums say. */
+static int run_add_good(struct clean *c, uint64_t branch, const struct vd_run *run,
+                        const uint8_t *seg_data, bool *bad)
+{
+    const uint8_t *data = seg_data + (size_t)run->addr.sector * VD_SECTOR;
+    for (uint64_t b = 0; b < run->blocks; b++)
+        if (vd_xxh3(data + b * VD_BLOCK, VD_BLOCK) != run->csum[b]) {
+            vd_log(VD_LOG_ERROR, "%s: block in segment %u, sector %u cannot be moved: bad checksum",
+                   vd_dev_path(c->p->dev), run->addr.seg,
+                   run->addr.sector + (uint32_t)b * VD_SECTORS_PER_BLOCK);
+            *bad = true;
+            return 0;
+        }
+    return move_add(c, branch, run, data);
+}
+
+/* Asks the client about each hint of one header. */
+static int header_scan(struct clean *c, const struct vd_record *rec, const uint8_t *header,
+                       const uint8_t *seg_data, bool *bad)
+{
+    const uint8_t *at = header + OD_RECORD_ENTRIES;
+    size_t left = rec->entries_len;
+    struct vd_run *runs VD_CLEANUP(vd_cleanup_free) = malloc(VD_CELL_BLOCKS * sizeof(*runs));
+    if (!runs)
+        return -ENOMEM;
+    for (unsigned i = 0; i < rec->entry_count; i++) {
+        struct vd_entry e;
+        int len = entry_decode(at, left, &e);
+        if (len < 0)
+            return len;
+        at += len;
+        left -= (size_t)len;
+        if (e.type != VD_ENTRY_WRITE)
+            continue;
+        struct pool_owner_query q = {.branch = e.branch,
+                                     .lba = e.lba,
+                                     .blocks = e.blocks,
+                                     .addr = vd_addr_plus(rec->at, 1 + e.payload)};
+        uint64_t branch;
+        int n = c->p->client->owner(c->p->client_arg, &q, runs, VD_CELL_BLOCKS, &branch);
+        if (n < 0)
+            return n;
+        for (int r = 0; r < n; r++) {
+            int res = run_add_good(c, branch, &runs[r], seg_data, bad);
+            if (res < 0)
+                return res;
+        }
+    }
+    return 0;
+}
+
+/* Walks the headers of one victim. A segment whose headers cannot be walked to where its live blocks
+ * are is left alone from then on. */
+static int victim_scan(struct clean *c, unsigned v)
+{
+    struct vd_pool *p = c->p;
+    uint32_t seg = c->victim[v];
+    struct pool_seg *s = &p->segs.v[seg];
+    bool bulk = s->stream == VD_STREAM_CLEAN, bad = false;
+    c->data[v] = vd_alloc_aligned(p->chunk_size);
+    if (!c->data[v])
+        return -ENOMEM;
+    int res = vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size);
+    if (res < 0) {
+        p->segs.v[seg].stuck = true;
+        return 0;
+    }
+    for (uint32_t block = 0; block < p->seg_blocks;) {
+        struct vd_record rec;
+        const uint8_t *header = c->data[v] + (size_t)block * VD_BLOCK;
+        if (record_decode(header, &rec) < 0 || rec.bulk != bulk || rec.pool != p->pool64 ||
+            rec.rid != p->segs.v[seg].rid || rec.at.seg != seg ||
+            rec.at.sector != block * VD_SECTORS_PER_BLOCK ||
+            block + 1 + rec.payload_blocks > p->seg_blocks)
+            break;
+        res = header_scan(c, &rec, header, c->data[v], &bad);
+        if (res < 0)
+            return res;
+        block += 1 + rec.payload_blocks;
+    }
+    if (bad)
+        p->segs.v[seg].stuck = true;
+    return 0;
+}
+
+/* ---- moving ---- */
+
+static int move_cmp(const void *a, const void *b)
+{
+    const struct move *x = a, *y = b;
+    if (x->branch != y->branch)
+        return x->branch < y->branch ? -1 : 1;
+    if (x->run.lba != y->run.lba)
+        return x->run.lba < y->run.lba ? -1 : 1;
+    return x->run.born < y->run.born ? -1 : x->run.born > y->run.born;
+}
+
+static int out_room(struct vd_pool *p, uint32_t blocks)
+{
+    struct bulk_stream *o = &p->clean.out;
+    if (o->seg && o->block + blocks <= p->seg_blocks)
+        return 0;
+    if (o->seg)
+        seg_close(p, o->seg);
+    o->seg = 0;
+    o->block = 0;
+    return seg_open(p, VD_STREAM_CLEAN, &o->seg);
+}
+
+/* Writes moves [from, to) behind one bulk header. */
+static int out_write(struct clean *c, size_t from, size_t to, uint8_t *header, struct iovec *iov)
+{
+    struct vd_pool *p = c->p;
+    struct bulk_stream *o = &p->clean.out;
+    struct vd_record rec = {.bulk = true,
+                            .pool = p->pool64,
+                            .incarnation = p->log.incarnation,
+                            .rid = p->segs.v[o->seg].rid,
+                            .at = {o->seg, o->block * VD_SECTORS_PER_BLOCK},
+                            .wall_s = vd_loop_wall_s(p->loop)};
+    memset(header, 0, VD_BLOCK);
+    iov[0] = (struct iovec){header, VD_BLOCK};
+    int n = 1;
+    for (size_t i = from; i < to; i++) {
+        struct move *m = &c->moves[i];
+        struct vd_entry e = {.type = VD_ENTRY_WRITE,
+                             .branch = m->branch,
+                             .lba = m->run.lba,
+                             .blocks = m->run.blocks,
+                             .payload = rec.payload_blocks};
+        memcpy(e.csum, m->run.csum, m->run.blocks * sizeof(e.csum[0]));
+        rec.entries_len +=
+            (unsigned)entry_encode(&e, header + OD_RECORD_ENTRIES + rec.entries_len);
+        rec.entry_count++;
+        m->to = vd_addr_plus(rec.at, 1 + rec.payload_blocks);
+        rec.payload_blocks += (uint32_t)m->run.blocks;
+        iov[n++] = (struct iovec){(void *)(uintptr_t)m->data, m->run.blocks * VD_BLOCK};
+    }
+    record_seal(&rec, header);
+    struct vd_io io = {.op = VD_IO_WRITE, .off = addr_off(p, rec.at), .iov = iov, .iovcnt = n};
+    o->block += 1 + rec.payload_blocks;
+    p->segs.v[rec.at.seg].unpublished++;
+    p->stats.device_blocks += 1 + rec.payload_blocks;
+    return vd_dev_io(p->dev, &io, 1);
+}
+
+/* Writes all moves; each piece as large as a header's entries allow. Unpublished counts stay up. */
+static int moves_write(struct clean *c, size_t *ret_written)
+{
+    uint8_t *header VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(VD_BLOCK);
+    struct iovec *iov VD_CLEANUP(vd_cleanup_free) = malloc(VD_IO_IOV_MAX * sizeof(*iov));
+    if (!header || !iov)
+        return -ENOMEM;
+    size_t from = 0;
+    *ret_written = 0;
+    while (from < c->count) {
+        size_t to = from, entries = 0;
+        uint32_t blocks = 0;
+        for (; to < c->count; to++) {
+            size_t need = sizeof(struct od_entry_write) + 8 * c->moves[to].run.blocks;
+            uint32_t most = VD_MIN(c->p->seg_blocks - 1, LOG_PAYLOAD_BLOCKS);
+            if (entries + need > OD_RECORD_ENTRIES_MAX ||
+                blocks + c->moves[to].run.blocks > most)
+                break;
+            entries += need;
+            blocks += (uint32_t)c->moves[to].run.blocks;
+        }
+        int r = out_room(c->p, 1 + blocks);
+        if (r == 0)
+            r = out_write(c, from, to, header, iov);
+        if (r < 0)
+            return r;
+        from = *ret_written = to;
+    }
+    return 0;
+}
+
+static int moves_publish(struct clean *c, size_t written)
+{
+    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(RELOCATIONS_PER_OP, sizeof(*e));
+    if (!e)
+        return -ENOMEM;
+    int res = 0;
+    for (size_t i = 0; i < written && res == 0;) {
+        unsigned n = 0;
+        for (; n < RELOCATIONS_PER_OP && i < written; n++, i++) {
+            const struct move *m = &c->moves[i];
+            e[n] = (struct vd_entry){.type = VD_ENTRY_RELOCATE,
+                                     .branch = m->branch,
+                                     .lba = m->run.lba,
+                                     .blocks = m->run.blocks,
+                                     .born = m->run.born,
+                                     .addr = m->run.addr,
+                                     .to = m->to};
+        }
+        struct pool_op op = {.flags = POOL_OP_RESERVE, .entries = e, .count = n};
+        res = pool_commit(c->p, &op);
+    }
+    return res;
+}
+
+static void unpublished_clear(struct vd_pool *p)
+{
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        if (p->segs.v[i].stream == VD_STREAM_CLEAN)
+            p->segs.v[i].unpublished = 0;
+}
+
+static int clean_run(struct clean *c)
+{
+    struct vd_pool *p = c->p;
+    for (unsigned v = 0; v < c->victims; v++) {
+        int r = victim_scan(c, v);
+        if (r < 0)
+            return r;
+    }
+    if (c->count)
+        qsort(c->moves, c->count, sizeof(*c->moves), move_cmp);
+    size_t written = 0;
+    int r = moves_write(c, &written);
+    if (r == 0 && written)
+        r = log_flush_now(p);
+    if (r == 0)
+        r = moves_publish(c, written);
+    unpublished_clear(p);
+    return r;
+}
+
+int cleaner_batch(struct vd_pool *p, bool urgent)
+{
+    while (p->clean.running)
+        vd_wait(&p->clean.idle);
+    p->clean.running = true;
+    struct clean c = {.p = p};
+    space_update_reserve(p);
+    choose(&c, urgent);
+    int r = c.victims ? clean_run(&c) : 0;
+    for (unsigned v = 0; v < c.victims; v++) {
+        struct pool_seg *s = &p->segs.v[c.victim[v]];
+        s->pins--;
+        s->victim_seq = p->log.applied_seq;
+        s->victim = r == 0;
+        free(c.data[v]);
+    }
+    free(c.moves);
+    p->clean.running = false;
+    vd_wake_all(&p->clean.idle);
+    p->stats.cleaned += c.victims;
+    return r < 0 ? r : (int)c.victims;
+}
+
+/* ---- metadata ---- */
+
+void touch_list_clear(struct vd_pool *p)
+{
+    for (int t = 0; t < TREE_COUNT; t++)
+        p->ckpt.touch[t].count = p->ckpt.touch[t].pos = 0;
+}
+
+static int touch_add(struct touch_list *l, const struct od_node *n)
+{
+    if (l->count == l->room) {
+        size_t room = l->room ? l->room * 2 : 64;
+        struct touch_node *v = realloc(l->v, room * sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        l->v = v;
+        l->room = room;
+    }
+    struct touch_node *t = &l->v[l->count++];
+    for (int i = 0; i < 4; i++)
+        t->key.w[i] = vd_get64(n->first.w[i]);
+    t->level = n->level;
+    return 0;
+}
+
+static int touch_cmp(const void *a, const void *b)
+{
+    return tree_key_cmp(&((const struct touch_node *)a)->key, &((const struct touch_node *)b)->key);
+}
+
+/* Lists the nodes of one segment that the trees still name. */
+static int touch_segment(struct vd_pool *p, uint32_t seg, uint8_t *buf)
+{
+    int r = vd_dev_read(p->dev, seg_off(p, seg), buf, p->chunk_size);
+    for (uint32_t b = 0; r == 0 && b < p->seg_blocks; b++) {
+        const struct od_node *n = (const struct od_node *)(buf + (size_t)b * OD_NODE_SIZE);
+        if (vd_get32(n->magic) != OD_MAGIC_NODE || n->tree >= TREE_COUNT ||
+            node_verify(n, p->pool64, n->tree, n->level) < 0)
+            continue;
+        struct forest_need need;
+        int named;
+        while ((named = tree_names(p->forest, n, (struct vd_addr){seg, b * VD_SECTORS_PER_BLOCK},
+                                   &need)) == -EAGAIN) {
+            int l = forest_load(p->forest, &need);
+            if (l < 0 && l != -EAGAIN)
+                return l;
+        }
+        if (named < 0)
+            return named;
+        if (named)
+            r = touch_add(&p->ckpt.touch[n->tree], n);
+    }
+    return r;
+}
+
+/* Metadata segments empty by themselves where everything is rewritten; cold nodes keep others half
+ * empty. Those of the sparsest become part of the next merge while more than a third of the space is
+ * garbage. First and second copies lie in pairs of segments, so looking at the first ones is enough. */
+int cleaner_touch_meta(struct vd_pool *p)
+{
+    touch_list_clear(p);
+    uint64_t used = 0, live = 0;
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        if (p->segs.v[i].state == VD_SEG_CLOSED && p->segs.v[i].stream == VD_STREAM_META_A) {
+            used += p->seg_blocks;
+            live += p->segs.v[i].live;
+        }
+    uint8_t *buf VD_CLEANUP(vd_cleanup_free) = NULL;
+    uint32_t nodes = 0;
+    bool *seen VD_CLEANUP(vd_cleanup_free) = NULL;
+    while (used > live + live / 2 + 2 * (uint64_t)p->seg_blocks && nodes < META_NODES_PER_MERGE) {
+        if (!buf) {
+            buf = vd_alloc_aligned(p->chunk_size);
+            seen = calloc(p->segs.count, sizeof(*seen));
+            if (!buf || !seen)
+                return -ENOMEM;
+        }
+        int64_t best = -1;
+        for (uint32_t i = 0; i < p->segs.count; i++) {
+            const struct pool_seg *s = &p->segs.v[i];
+            if (s->state == VD_SEG_CLOSED && s->stream == VD_STREAM_META_A && !seen[i] && s->live &&
+                (best < 0 || s->live < p->segs.v[best].live))
+                best = i;
+        }
+        if (best < 0 || p->segs.v[best].live > p->seg_blocks * 3 / 4)
+            break;
+        seen[best] = true;
+        int r = touch_segment(p, (uint32_t)best, buf);
+        if (r < 0)
+            return r;
+        nodes += p->segs.v[best].live;
+        used -= p->seg_blocks;
+        live -= p->segs.v[best].live;
+    }
+    for (int t = 0; t < TREE_COUNT; t++)
+        if (p->ckpt.touch[t].count)
+            qsort(p->ckpt.touch[t].v, p->ckpt.touch[t].count, sizeof(struct touch_node), touch_cmp);
+    return 0;
+}

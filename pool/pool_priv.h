@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of pool/ share. The state is split by lifetime: geometry (fixed while open), the
+ * segment table, the log, the checkpoint, space. Everything lives on one loop, so a function that
+ * does not suspend is atomic.
+ */
+#ifndef VD_POOL_POOL_PRIV_H
+#define VD_POOL_POOL_PRIV_H
+
+#include "core/base/log.h"
+#include "format/format.h"
+#include "pool/pool.h"
+
+/* ---- segments (segment.c) ---- */
+
+struct pool_seg {
+    uint8_t state;  /* enum vd_seg_state */
+    uint8_t stream; /* enum vd_stream_kind */
+    bool warm;      /* the chunk has been written before: overwriting needs no metadata of the host */
+    bool backed;    /* the host has given the space */
+    bool victim;    /* the cleaner is moving its live blocks, or has and the root is to come */
+    bool stuck;     /* cannot be emptied (rot): not to be tried again */
+    uint32_t live;  /* blocks that the published trees name; for metadata, nodes */
+    int32_t delta;  /* change to live by the merge under way */
+    uint32_t pins;  /* readers between resolve and verify (I11) */
+    uint32_t unpublished; /* bulk writes not yet named by an entry */
+    uint64_t last_seq;    /* last record that lies in it or names something in it */
+    uint64_t rid;
+    uint64_t victim_seq; /* once a root covers it, nothing of a victim should be left */
+};
+
+struct pool_segments {
+    struct pool_seg *v;
+    uint32_t count;     /* segments the table knows: chunks 0..count-1 of the device */
+    uint32_t limit;     /* most segments: by capacity, device and table */
+    uint32_t free_backed;
+    uint32_t free_cold; /* free, not backed, below count */
+    uint32_t used;      /* open or closed */
+    uint32_t low_hint;  /* no free segment below this */
+    struct vd_fmutex alloc_lock;
+    uint64_t freed_at_ns; /* when something was last freed: punching waits a little */
+    bool host_full;       /* the host refused space; forgotten after a while */
+    uint64_t host_full_ns;
+};
+
+/* ---- the log (log.c) ---- */
+
+#define LOG_RECORDS 4             /* records in flight */
+#define LOG_PAYLOAD_BLOCKS 256u   /* most payload of a record */
+#define LOG_IOV (LOG_PAYLOAD_BLOCKS + 1)
+
+struct log_rec {
+    struct vd_list link;
+    uint64_t seq;
+    struct vd_addr at;
+    uint32_t payload_blocks;
+    bool commit, done, dsync;
+    int res;
+    struct vd_record rec;
+    uint8_t *header; /* 4096 bytes */
+    uint8_t *bounce; /* LOG_PAYLOAD_BLOCKS blocks, made when first needed */
+    uint32_t bounced;
+    struct iovec iov[LOG_IOV];
+    int iovcnt;
+    struct vd_list ops; /* pool_op that end in this record */
+};
+
+struct pool_log {
+    struct vd_logref cur;
+    struct vd_logref next[OD_LOG_NEXT]; /* reserved successors; the last may be missing for a while */
+    uint32_t block;                    /* next free block in cur */
+    uint64_t next_seq;
+    uint64_t prev_csum;
+    uint64_t incarnation;
+    /* echo of the last header */
+    uint8_t echo[OD_RECORD_ENTRIES_MAX];
+    unsigned echo_len, echo_count, echo_flags;
+    uint32_t echo_payload_blocks;
+    uint8_t scratch[VD_BLOCK]; /* a block gathered from several pieces of memory */
+    bool announce; /* the next header carries a SEGMENT entry for the last successor */
+
+    struct vd_list queue;    /* operations waiting to be encoded */
+    struct vd_list inflight; /* records, in sequence order */
+    struct vd_list group;    /* complete records of an operation whose end is not */
+    struct vd_list spare;
+    unsigned inflight_count;
+    struct vd_waitq work; /* writers wait here */
+    struct vd_waitq idle; /* those who wait for inflight to drain */
+    bool failing;         /* a record failed: being rewritten in the successor */
+    unsigned failures;    /* in a row */
+
+    uint64_t applied_seq, applied_csum;
+    uint64_t durable_seq; /* the horizon */
+    uint64_t sealed;      /* horizon of the last header written */
+    uint64_t data_seq;    /* last record that was not a seal */
+    bool flushing;
+    struct vd_waitq flush_done;
+    uint64_t unflushed_bytes;
+    uint64_t last_flush_ns;
+    uint64_t window_bytes; /* since the root's log position */
+};
+
+/* ---- streams of bulk data and nodes (bulk.c, meta.c) ---- */
+
+struct bulk_stream {
+    enum vd_stream_kind kind;
+    uint32_t seg; /* 0 = none open */
+    uint32_t block;
+};
+
+#define META_BUFFER_NODES 64
+struct meta_stream {
+    struct bulk_stream a, b;
+    uint8_t *buf; /* META_BUFFER_NODES nodes: not yet written, the same for both copies */
+    unsigned count;
+    struct vd_addr first[2]; /* where buf begins in each copy */
+    struct vd_fmutex lock;
+    int failed;
+};
+
+/* ---- touch list for the metadata cleaner ---- */
+struct touch_node {
+    struct tree_key key;
+    unsigned level;
+};
+struct touch_list {
+    struct touch_node *v;
+    size_t count, room, pos;
+};
+
+struct vd_pool {
+    struct vd_loop *loop;
+    struct vd_dev *dev;
+    const struct pool_client_ops *client;
+    void *client_arg;
+    bool rdonly;
+    char failure[200];
+
+    /* geometry */
+    struct vd_label label;
+    uint64_t pool64; /* first 8 bytes of the UUID, as in headers and nodes */
+    uint32_t chunk_size, seg_blocks;
+    unsigned chunk_shift;
+
+    struct vd_root root; /* newest durable */
+    struct pool_segments segs;
+    struct pool_log log;
+    struct forest *forest;
+    struct overlay *active, *frozen;
+    uint64_t epoch;
+
+    struct {
+        bool running; /* one at a time */
+        bool wanted;  /* the checkpointer is to run one */
+        uint64_t done, failures;
+        int last_error;
+        struct vd_waitq kick, finished;
+        struct touch_list touch[TREE_COUNT];
+        /* of the frozen overlay */
+        uint64_t seq, csum, epoch, window;
+        struct vd_segref log_seg;
+        uint32_t log_sector;
+        struct vd_logref log_next[OD_LOG_NEXT];
+    } ckpt;
+    struct meta_stream meta;
+
+    struct {
+        struct bulk_stream out;
+        bool running;
+        uint32_t emptied; /* segments that the next checkpoint should free */
+        struct vd_waitq kick, idle;
+    } clean;
+
+    struct {
+        uint64_t admitted; /* blocks admitted and not yet placed */
+        uint64_t reserved; /* blocks kept for merges, cleaning, trims */
+        struct vd_waitq waiters;
+        unsigned waiting;
+        struct vd_waitq kick; /* the keeper waits here */
+        uint64_t refusals;    /* goes up when it is found that nothing more can be had */
+    } space;
+
+    unsigned fibers; /* of the pool's own, running */
+    bool closing;    /* they are to end */
+    struct vd_waitq fiber_ended;
+
+    struct {
+        uint64_t guest_blocks, device_blocks, cleaned, checkpoints, records;
+    } stats;
+};
+
+/* pool.c */
+/* Makes the pool read-only for good and wakes everybody who waits (I9). */
+void pool_fail(struct vd_pool *p, const char *fmt, ...) VD_PRINTF(2, 3);
+static inline bool pool_failed(const struct vd_pool *p)
+{
+    return p->failure[0] != 0;
+}
+int pool_spawn(struct vd_pool *p, const char *name, void (*fn)(void *arg));
+void pool_fiber_ends(struct vd_pool *p);
+
+/* head.c: labels, roots, tables */
+int head_format(struct vd_dev *dev, struct vd_label *l, struct vd_root *r);
+int head_read_label(struct vd_dev *dev, struct vd_label *ret, struct vd_error *err);
+int head_write_label(struct vd_pool *p);
+int head_read_root(struct vd_pool *p, struct vd_error *err);
+int head_write_root(struct vd_pool *p, const struct vd_root *r);
+int head_read_table(struct vd_pool *p, struct vd_error *err);
+/* Writes the table of the generation that the coming root `r` names; fills r's table fields. `freed`
+ * says which segments it lists as free although they are not yet so in memory. */
+int head_write_table(struct vd_pool *p, struct vd_root *r, const bool *freed);
+uint32_t head_table_limit(uint64_t area);
+void head_table_areas(uint32_t chunk_size, uint64_t off[4], uint64_t *area);
+
+/* segment.c */
+static inline uint64_t seg_off(const struct vd_pool *p, uint32_t seg)
+{
+    return (uint64_t)seg << p->chunk_shift;
+}
+static inline uint64_t addr_off(const struct vd_pool *p, struct vd_addr a)
+{
+    return seg_off(p, a.seg) + (uint64_t)a.sector * VD_SECTOR;
+}
+int segs_init(struct vd_pool *p, uint32_t count);
+void segs_free(struct vd_pool *p);
+void segs_set_limit(struct vd_pool *p);
+void segs_recount(struct vd_pool *p);
+bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks);
+/* Opens a free segment for a stream: fallocates when it must. VD_YIELDS. -ENOSPC */
+int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret);
+void seg_close(struct vd_pool *p, uint32_t seg);
+/* Would a root at `seq` forget this segment? Uses live + delta. */
+bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq);
+void seg_release(struct vd_pool *p, uint32_t seg);
+/* Backs up to `want` more free segments with host space; returns how many. VD_YIELDS */
+uint32_t segs_back(struct vd_pool *p, uint32_t want);
+/* Gives host space back until at most `keep` free segments are backed. VD_YIELDS */
+void segs_trim(struct vd_pool *p, uint32_t keep);
+
+/* log.c */
+int log_start(struct vd_pool *p); /* fibers */
+void log_init(struct vd_pool *p);
+void log_done(struct vd_pool *p);
+int log_flush_now(struct vd_pool *p);                /* VD_YIELDS */
+int log_flush_to(struct vd_pool *p, uint64_t seq); /* VD_YIELDS */
+int log_seal(struct vd_pool *p);
+struct vd_segref log_segref(const struct vd_logref *l);
+/* Applies the entries of a header to overlay and client: live and at replay alike. */
+int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header);
+/* Reserves successors until all are there. VD_YIELDS */
+int log_reserve(struct vd_pool *p);
+void log_wake_writers(struct vd_pool *p);
+
+/* replay.c */
+int pool_replay(struct vd_pool *p, struct vd_error *err);
+
+/* meta.c */
+extern const struct forest_io pool_forest_io;
+int meta_init(struct vd_pool *p);
+void meta_done(struct vd_pool *p);
+int meta_flush(struct vd_pool *p); /* VD_YIELDS */
+
+/* checkpoint.c */
+int checkpoint_run(struct vd_pool *p); /* VD_YIELDS */
+void checkpoint_want(struct vd_pool *p);
+/* Bytes of log after which one is due. */
+uint64_t checkpoint_window(const struct vd_pool *p);
+int checkpoint_start(struct vd_pool *p);
+
+/* cleaner.c */
+/* Empties some segments by moving their live blocks. Returns how many (the next checkpoint frees
+ * them), 0 when nothing pays, or -errno. `urgent`: any garbage pays. VD_YIELDS */
+int cleaner_batch(struct vd_pool *p, bool urgent);
+/* Lists the live nodes of sparse metadata segments for the coming merge. VD_YIELDS */
+int cleaner_touch_meta(struct vd_pool *p);
+void touch_list_clear(struct vd_pool *p);
+
+/* space.c */
+int space_admit(struct vd_pool *p, struct pool_op *op); /* VD_YIELDS */
+void space_placed(struct vd_pool *p, uint64_t blocks);
+void space_kick(struct vd_pool *p);
+void space_update_reserve(struct vd_pool *p);
+int space_start(struct vd_pool *p);
+/* Blocks that new data may take right now; negative when the reserve is touched. */
+int64_t space_available(const struct vd_pool *p);
+/* Blocks of segments in use that nothing needs. */
+uint64_t space_garbage(const struct vd_pool *p);
+bool space_may_grow(const struct vd_pool *p);
+
+#endif

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Space: admission of writes, the reserve, growth, and the fibers that make room.
+ *
+ * I7: a write is admitted only when there is space, given by the host, for it and for everything that
+ * must still work when the pool is full: merging both overlays, cleaning, the headers of trims and
+ * deletes. The reserve is that space; it follows the overlays and the tree.
+ *
+ * Two fibers: the keeper (log successors, growth, the horizon, giving space back) and the cleaner's
+ * (moves live data out of sparse segments when growing is not allowed). Both sleep when idle.
+ */
+#include "pool/pool_priv.h"
+
+#define KEEPER_TICK_NS UINT64_C(250000000)
+#define TRIM_AFTER_NS UINT64_C(2000000000)
+#define HEADERS_RESERVE_BLOCKS (VD_MIB(2) / VD_BLOCK)
+#define WARM_KEEP_BYTES VD_MIB(16)
+#define GARBAGE_SLACK_BYTES VD_MIB(64)
+
+/* Nodes that merging `entries` overlay entries may write, one copy. */
+static uint64_t merge_nodes(const struct vd_pool *p, uint64_t entries)
+{
+    uint64_t leaves = 0;
+    for (int t = 0; t < TREE_COUNT; t++)
+        leaves += forest_root(p->forest, t)->leaves;
+    /* Each entry dirties at most one leaf; 100 new runs fill one; interiors are a fiftieth. */
+    uint64_t dirty = VD_MIN(entries, leaves) + entries / 100;
+    return dirty + dirty / 50 + 16;
+}
+
+void space_update_reserve(struct vd_pool *p)
+{
+    uint64_t nodes = merge_nodes(p, overlay_entries(p->active));
+    if (p->frozen)
+        nodes += merge_nodes(p, overlay_entries(p->frozen));
+    uint64_t segments = 3; /* open ones of the cleaner and both metadata streams */
+    p->space.reserved = 2 * nodes + segments * p->seg_blocks + HEADERS_RESERVE_BLOCKS;
+#ifdef VD_PLANT_RESERVE_NOT_ENFORCED
+    p->space.reserved = 0;
+#endif
+}
+
+int64_t space_available(const struct vd_pool *p)
+{
+    const struct pool_log *l = &p->log;
+    uint64_t have = (uint64_t)p->segs.free_backed * p->seg_blocks + (p->seg_blocks - l->block);
+    have += ((l->next[0].seg != 0) + (l->next[1].seg != 0)) * (uint64_t)p->seg_blocks;
+    return (int64_t)have - (int64_t)(p->space.reserved + p->space.admitted);
+}
+
+static uint64_t data_live(const struct vd_pool *p)
+{
+    uint64_t live = p->root.live_blocks + overlay_data_blocks(p->active);
+    if (p->frozen)
+        live += overlay_data_blocks(p->frozen);
+    for (int t = 0; t < TREE_COUNT; t++)
+        live += 2 * forest_root(p->forest, t)->nodes;
+    return live;
+}
+
+uint64_t space_garbage(const struct vd_pool *p)
+{
+    uint64_t used = (uint64_t)p->segs.used * p->seg_blocks, live = data_live(p);
+    return used > live ? used - live : 0;
+}
+
+/* Growing comes before cleaning while garbage is at most a quarter of what is live, and 64 MiB. */
+bool space_may_grow(const struct vd_pool *p)
+{
+    return space_garbage(p) <= data_live(p) / 4 + GARBAGE_SLACK_BYTES / VD_BLOCK;
+}
+
+void space_kick(struct vd_pool *p)
+{
+    vd_wake_all(&p->space.kick);
+}
+
+/* How much should be available before the next write asks. */
+static int64_t low_water(const struct vd_pool *p)
+{
+    uint64_t blocks = VD_MAX(8 * (uint64_t)p->seg_blocks, (uint64_t)p->segs.used * p->seg_blocks / 64);
+    return (int64_t)VD_MIN(blocks, VD_MIB(128) / VD_BLOCK);
+}
+
+int space_admit(struct vd_pool *p, struct pool_op *op)
+{
+    if (op->flags & POOL_OP_RESERVE)
+        return 0;
+    uint64_t need = op->count ? 1 : op->blocks + op->blocks / VD_CELL_BLOCKS + 1;
+    uint64_t refusals = p->space.refusals;
+    bool waited = false;
+    for (;;) {
+        space_update_reserve(p);
+        if ((waited || p->space.waiting == 0) && space_available(p) >= (int64_t)need)
+            break;
+        space_kick(p);
+        vd_wake_all(&p->clean.kick);
+        p->space.waiting++;
+        vd_wait(&p->space.waiters);
+        p->space.waiting--;
+        waited = true;
+        if (pool_failed(p) || p->closing)
+            return -EROFS;
+        if (p->space.refusals != refusals)
+            return -ENOSPC;
+    }
+    p->space.admitted += need;
+    op->charge = need;
+    if (space_available(p) < low_water(p))
+        space_kick(p);
+    return 0;
+}
+
+void space_placed(struct vd_pool *p, uint64_t blocks)
+{
+    p->space.admitted -= blocks;
+}
+
+static void space_wake(struct vd_pool *p)
+{
+    if (p->space.waiting)
+        vd_wake_all(&p->space.waiters);
+}
+
+/* Grows until enough is available; in steps that follow the pool's size. */
+static void keeper_grow(struct vd_pool *p)
+{
+    while (space_available(p) < low_water(p) && space_may_grow(p) && !pool_failed(p)) {
+        uint32_t step = VD_MAX(1u, VD_MIN(p->segs.used / 16, (uint32_t)(VD_MIB(64) / p->chunk_size)));
+        uint32_t got = segs_back(p, step);
+        space_wake(p);
+        if (got == 0)
+            break;
+    }
+    if (space_available(p) < low_water(p))
+        vd_wake_all(&p->clean.kick);
+}
+
+/* Host space of free segments beyond what the reserve and a little warmth need goes back. */
+static void keeper_trim(struct vd_pool *p)
+{
+    uint64_t keep = p->space.reserved / p->seg_blocks + 1 + WARM_KEEP_BYTES / p->chunk_size;
+    if (p->segs.free_backed > keep && p->space.waiting == 0)
+        segs_trim(p, (uint32_t)keep);
+}
+
+static bool keeper_has_more(const struct vd_pool *p)
+{
+    return p->log.data_seq > p->log.durable_seq || p->log.sealed < p->log.data_seq ||
+           p->segs.freed_at_ns != 0 || p->space.waiting != 0;
+}
+
+static void keeper(void *arg)
+{
+    struct vd_pool *p = arg;
+    while (!p->closing && !pool_failed(p)) {
+        space_update_reserve(p);
+        if (!p->log.next[OD_LOG_NEXT - 1].seg && log_reserve(p) < 0)
+            vd_log(VD_LOG_DEBUG, "no space for a log segment");
+        if (space_available(p) < low_water(p))
+            keeper_grow(p);
+        if (p->log.window_bytes >= checkpoint_window(p) || overlay_memory(p->active) >= VD_MIB(40))
+            checkpoint_want(p);
+        log_seal(p);
+        if (p->segs.freed_at_ns &&
+            vd_loop_now_ns(p->loop) - p->segs.freed_at_ns > TRIM_AFTER_NS) {
+            p->segs.freed_at_ns = 0;
+            keeper_trim(p);
+        }
+        if (p->closing || pool_failed(p))
+            break;
+        if (keeper_has_more(p))
+            vd_wait_for(&p->space.kick, KEEPER_TICK_NS);
+        else
+            vd_wait(&p->space.kick);
+    }
+    pool_fiber_ends(p);
+}
+
+static bool cleaning_wanted(const struct vd_pool *p)
+{
+    return p->space.waiting || space_available(p) < low_water(p) / 2;
+}
+
+/* One step towards room for those who wait; false when there is nothing more to be had. */
+static bool make_room(struct vd_pool *p)
+{
+    bool urgent = p->space.waiting != 0;
+    int n = cleaner_batch(p, urgent);
+    if (n < 0)
+        return false;
+    p->clean.emptied += (uint32_t)n;
+    if (n == 0 || space_available(p) < (int64_t)p->seg_blocks) {
+        /* What was emptied, overwritten and superseded becomes free with the next root. */
+        uint64_t before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
+        p->clean.emptied = 0;
+        if (checkpoint_run(p) < 0)
+            return false;
+        return n > 0 || p->segs.free_backed + p->segs.free_cold > before;
+    }
+    if ((uint64_t)p->clean.emptied * p->chunk_size >= checkpoint_window(p) / 4) {
+        p->clean.emptied = 0;
+        checkpoint_want(p);
+    }
+    return true;
+}
+
+static void cleaner(void *arg)
+{
+    struct vd_pool *p = arg;
+    while (!p->closing && !pool_failed(p)) {
+        if (!cleaning_wanted(p)) {
+            vd_wait(&p->clean.kick);
+            continue;
+        }
+        if (space_may_grow(p)) {
+            bool grown = segs_back(p, 1) > 0;
+            space_wake(p);
+            if (grown)
+                continue;
+        }
+        bool progress = make_room(p);
+        space_wake(p);
+        if (progress)
+            continue;
+        /* Garbage that is left does not pay; then growing beyond the usual bound is right. */
+        if (segs_back(p, 1) > 0) {
+            space_wake(p);
+            continue;
+        }
+        space_update_reserve(p);
+        if (p->space.waiting && space_available(p) < (int64_t)p->seg_blocks) {
+            p->space.refusals++;
+            space_wake(p);
+        }
+        vd_wait_for(&p->clean.kick, KEEPER_TICK_NS);
+    }
+    pool_fiber_ends(p);
+}
+
+int space_start(struct vd_pool *p)
+{
+    int r = pool_spawn(p, "keeper", keeper);
+    if (r == 0)
+        r = pool_spawn(p, "cleaner", cleaner);
+    if (r == 0)
+        r = checkpoint_start(p);
+    return r;
+}
