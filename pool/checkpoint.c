@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Checkpoints. At sequence C the active overlay is frozen and a fresh one takes its place; the client
- * merges the frozen one into new trees while I/O goes on; then, in this order (I4): nodes and table
- * are written, the device is flushed (which covers data and log <= C as well), the root is written
- * and flushed, the new trees are published in memory, and only then may segments that the root
- * forgets be used again (I5). A failed merge leaves the old root, and the frozen overlay stays to be
- * merged again.
+ * Checkpoints. At sequence C the active overlay is frozen and a fresh one takes its place; the
+ * client merges the frozen one into new trees while I/O goes on; then, in this order (I4): nodes
+ * and table are written, the device is flushed (which covers data and log <= C as well), the root
+ * is written and flushed, the new trees are published in memory, and only then may segments that
+ * the root forgets be used again (I5). A failed merge leaves the old root, and the frozen overlay
+ * stays to be merged again.
  */
 #include "pool/pool_priv.h"
 

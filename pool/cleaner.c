@@ -3,14 +3,14 @@
  * The cleaner: empties segments that are mostly garbage by moving what is live in them.
  *
  * Victims are read whole; the headers in them say what every block was stored for, and the client
- * says whether it still is. Live runs, sorted by branch and lba, go to the cleaner's own stream, are
- * flushed, and only then published by RELOCATE entries (I4). A relocation never decides which version
- * is current: it only says that what is at one address is now also at another, so it may race with
- * any write, trim or delete.
+ * says whether it still is. Live runs, sorted by branch and lba, go to the cleaner's own stream,
+ * are flushed, and only then published by RELOCATE entries (I4). A relocation never decides which
+ * version is current: it only says that what is at one address is now also at another, so it may
+ * race with any write, trim or delete.
  *
- * Victims are pinned until their relocations are applied; from then on their last_seq keeps them from
- * being freed before the root that has merged the relocations (I5). A segment is never a victim while
- * an overlay may point into it: only what the trees name is counted and moved.
+ * Victims are pinned until their relocations are applied; from then on their last_seq keeps them
+ * from being freed before the root that has merged the relocations (I5). A segment is never a
+ * victim while an overlay may point into it: only what the trees name is counted and moved.
  */
 #include "core/base/hash.h"
 #include "core/base/text.h"
@@ -50,9 +50,10 @@ static double victim_score(const struct vd_pool *p, const struct pool_seg *s)
 
 static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
 {
-    return s->state == VD_SEG_CLOSED && (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) &&
-           !s->stuck && !s->victim && s->live > 0 && s->last_seq <= p->root.seq &&
-           s->unpublished == 0 && s->live <= most * p->seg_blocks;
+    return s->state == VD_SEG_CLOSED &&
+           (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) && !s->stuck &&
+           !s->victim && s->live > 0 && s->last_seq <= p->root.seq && s->unpublished == 0 &&
+           s->live <= most * p->seg_blocks;
 }
 
 /* The best few victims whose live blocks the cleaner has space to copy. */
@@ -156,8 +157,8 @@ static int header_scan(struct clean *c, const struct vd_record *rec, const uint8
     return 0;
 }
 
-/* Walks the headers of one victim. A segment whose headers cannot be walked to where its live blocks
- * are is left alone from then on. */
+/* Walks the headers of one victim. A segment whose headers cannot be walked to where its live
+ * blocks are is left alone from then on. */
 static int victim_scan(struct clean *c, unsigned v)
 {
     struct vd_pool *p = c->p;
@@ -236,8 +237,7 @@ static int out_write(struct clean *c, size_t from, size_t to, uint8_t *header, s
                              .blocks = m->run.blocks,
                              .payload = rec.payload_blocks};
         memcpy(e.csum, m->run.csum, m->run.blocks * sizeof(e.csum[0]));
-        rec.entries_len +=
-            (unsigned)entry_encode(&e, header + OD_RECORD_ENTRIES + rec.entries_len);
+        rec.entries_len += (unsigned)entry_encode(&e, header + OD_RECORD_ENTRIES + rec.entries_len);
         rec.entry_count++;
         m->to = vd_addr_plus(rec.at, 1 + rec.payload_blocks);
         rec.payload_blocks += (uint32_t)m->run.blocks;
@@ -266,8 +266,7 @@ static int moves_write(struct clean *c, size_t *ret_written)
         for (; to < c->count; to++) {
             size_t need = sizeof(struct od_entry_write) + 8 * c->moves[to].run.blocks;
             uint32_t most = VD_MIN(c->p->seg_blocks - 1, LOG_PAYLOAD_BLOCKS);
-            if (entries + need > OD_RECORD_ENTRIES_MAX ||
-                blocks + c->moves[to].run.blocks > most)
+            if (entries + need > OD_RECORD_ENTRIES_MAX || blocks + c->moves[to].run.blocks > most)
                 break;
             entries += need;
             blocks += (uint32_t)c->moves[to].run.blocks;
@@ -412,8 +411,9 @@ static int touch_segment(struct vd_pool *p, uint32_t seg, uint8_t *buf)
 }
 
 /* Metadata segments empty by themselves where everything is rewritten; cold nodes keep others half
- * empty. Those of the sparsest become part of the next merge while more than a third of the space is
- * garbage. First and second copies lie in pairs of segments, so looking at the first ones is enough. */
+ * empty. Those of the sparsest become part of the next merge while more than a third of the space
+ * is garbage. First and second copies lie in pairs of segments, so looking at the first ones is
+ * enough. */
 int cleaner_touch_meta(struct vd_pool *p)
 {
     touch_list_clear(p);

@@ -31,8 +31,8 @@ uint32_t head_table_limit(uint64_t area)
     return (uint32_t)((area - sizeof(struct od_table_header)) / table_entry_size(1));
 }
 
-/* Writes one 4 KiB slot in both copies. The second copy follows the first, so that at no moment both
- * are in flight. */
+/* Writes one 4 KiB slot in both copies. The second copy follows the first, so that at no moment
+ * both are in flight. */
 static int slot_write(struct vd_dev *dev, uint64_t off, const void *buf)
 {
     int r = vd_dev_write(dev, off, buf, 4096);
@@ -107,7 +107,8 @@ int head_read_root(struct vd_pool *p, struct vd_error *err)
         return vd_fail(err, -EUCLEAN, "damaged", "no root of %s can be read", vd_dev_path(p->dev));
     if (p->label.root_counter > p->root.counter)
         return vd_fail(err, -EUCLEAN, "damaged",
-                       "%s: root %" PRIu64 " was durable, but the newest that can be read is %" PRIu64,
+                       "%s: root %" PRIu64
+                       " was durable, but the newest that can be read is %" PRIu64,
                        vd_dev_path(p->dev), p->label.root_counter, p->root.counter);
     return 0;
 }
@@ -154,8 +155,9 @@ int head_read_table(struct vd_pool *p, struct vd_error *err)
     const struct vd_root *r = &p->root;
     size_t len = table_size(r->table_entries, r->table_entry_size);
     if (len > r->table_area || r->table_entry_size < table_entry_size(1))
-        return vd_fail(err, -EUCLEAN, "damaged", "%s: segment table of %zu bytes in an area of %" PRIu64,
-                       vd_dev_path(p->dev), len, r->table_area);
+        return vd_fail(err, -EUCLEAN, "damaged",
+                       "%s: segment table of %zu bytes in an area of %" PRIu64, vd_dev_path(p->dev),
+                       len, r->table_area);
     int res = segs_init(p, r->table_entries);
     if (res < 0)
         return vd_fail(err, res, "no-memory", "out of memory");
@@ -170,15 +172,16 @@ int head_read_table(struct vd_pool *p, struct vd_error *err)
             res = table_load(p, buf);
         if (res == 0)
             return 0;
-        vd_log(VD_LOG_WARNING, "%s: copy %u of the segment table cannot be used", vd_dev_path(p->dev),
-               copy);
+        vd_log(VD_LOG_WARNING, "%s: copy %u of the segment table cannot be used",
+               vd_dev_path(p->dev), copy);
     }
     return vd_fail(err, -EUCLEAN, "damaged", "no copy of the segment table of %s can be read",
                    vd_dev_path(p->dev));
 }
 
 /* What segment i is once the coming root is durable: the table speaks of that moment. */
-static void table_entry_of(const struct vd_pool *p, uint32_t i, bool freed, struct vd_table_entry *e)
+static void table_entry_of(const struct vd_pool *p, uint32_t i, bool freed,
+                           struct vd_table_entry *e)
 {
     const struct pool_seg *s = &p->segs.v[i];
     *e = (struct vd_table_entry){
@@ -237,8 +240,8 @@ int head_format(struct vd_dev *dev, struct vd_label *l, struct vd_root *r)
     if (res < 0)
         return res;
     p->segs.v[0] = (struct pool_seg){.state = VD_SEG_FIXED, .stream = VD_STREAM_FIXED};
-    p->segs.v[1] = (struct pool_seg){
-        .state = VD_SEG_CLOSED, .stream = VD_STREAM_LOG, .rid = r->log_seg.rid};
+    p->segs.v[1] =
+        (struct pool_seg){.state = VD_SEG_CLOSED, .stream = VD_STREAM_LOG, .rid = r->log_seg.rid};
     res = head_write_table(p, r, NULL);
     /* The root has to find the table, and a label without a root must not exist. */
     if (res == 0)

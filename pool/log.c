@@ -66,9 +66,9 @@ static void rec_free(struct log_rec *rec)
 struct build {
     struct vd_pool *p;
     struct log_rec *rec;
-    unsigned len;    /* entry bytes used */
+    unsigned len; /* entry bytes used */
     unsigned count;
-    uint32_t room;   /* payload blocks there is space for */
+    uint32_t room; /* payload blocks there is space for */
 };
 
 static unsigned build_left(const struct build *b)
@@ -477,7 +477,7 @@ static void log_drop(struct vd_pool *p)
         ops_finish(&rec->ops, rec->seq, -EIO);
         vd_list_push(&l->spare, &rec->link);
     }
-    vd_list_each_safe(it, &l->inflight) {
+    vd_list_each_safe (it, &l->inflight) {
         struct log_rec *rec = vd_container_of(it, struct log_rec, link);
         if (!rec->done)
             continue; /* its writer still uses it; it comes here again */
@@ -500,7 +500,7 @@ static void log_rewrite(struct vd_pool *p)
     struct pool_log *l = &p->log;
     for (;;) {
         bool busy = false;
-        vd_list_each(it, &l->inflight)
+        vd_list_each (it, &l->inflight)
             busy |= !vd_container_of(it, struct log_rec, link)->done;
         if (!busy)
             break;
@@ -508,7 +508,7 @@ static void log_rewrite(struct vd_pool *p)
     }
     log_complete(p);
     /* What lies behind a bad record does not count, even where it is good. */
-    vd_list_each(it, &l->inflight)
+    vd_list_each (it, &l->inflight)
         vd_container_of(it, struct log_rec, link)->res = -EIO;
     while (!vd_list_empty(&l->inflight) && !pool_failed(p)) {
         if (++l->failures > LOG_FAILURES_MAX) {
@@ -529,7 +529,7 @@ static void log_rewrite(struct vd_pool *p)
         memcpy(l->echo, first->header + OD_RECORD_ENTRIES + first->rec.entries_len, l->echo_len);
         log_roll(p);
         int r = 0;
-        vd_list_each(it, &l->inflight) {
+        vd_list_each (it, &l->inflight) {
             struct log_rec *rec = vd_container_of(it, struct log_rec, link);
             if (l->block + 1 + rec->payload_blocks > p->seg_blocks) {
                 pool_fail(p, "the log cannot be written");
@@ -591,7 +591,7 @@ static void log_writer(void *arg)
         }
         /* Alone and with everything before it durable, a forced write needs no flush after it. */
         bool fua = false;
-        vd_list_each(it, &rec->ops)
+        vd_list_each (it, &rec->ops)
             fua |= vd_container_of(it, struct pool_op, link)->flags & POOL_OP_FUA;
         rec->dsync = fua && l->inflight_count == 1 && l->durable_seq == rec->seq - 1;
         if (!vd_list_empty(&l->queue))
@@ -681,8 +681,8 @@ int pool_flush(struct vd_pool *p)
     return log_flush_to(p, p->log.applied_seq);
 }
 
-/* Called now and then: keeps the horizon close behind, and seals an idle log, so that its end can be
- * told from rot. VD_YIELDS */
+/* Called now and then: keeps the horizon close behind, and seals an idle log, so that its end can
+ * be told from rot. VD_YIELDS */
 int log_seal(struct vd_pool *p)
 {
     struct pool_log *l = &p->log;

@@ -65,9 +65,8 @@ int meta_flush(struct vd_pool *p)
 static int meta_append(struct vd_pool *p, const void *node, struct node_ptr *ret)
 {
     struct meta_stream *m = &p->meta;
-    uint32_t room = m->a.seg && m->b.seg
-                        ? p->seg_blocks - VD_MAX(m->a.block, m->b.block) - m->count
-                        : 0;
+    uint32_t room =
+        m->a.seg && m->b.seg ? p->seg_blocks - VD_MAX(m->a.block, m->b.block) - m->count : 0;
     int r = 0;
     if (room == 0 || m->count == META_BUFFER_NODES)
         r = meta_write_out(p);
@@ -129,7 +128,8 @@ static void meta_release(void *ctx, const struct node_ptr *ptr)
 static void meta_bad_copy(void *ctx, struct vd_addr at, int err)
 {
     struct vd_pool *p = ctx;
-    vd_log(VD_LOG_WARNING, "%s: a node's copy in segment %u, sector %u is bad (%s); the other serves",
+    vd_log(VD_LOG_WARNING,
+           "%s: a node's copy in segment %u, sector %u is bad (%s); the other serves",
            vd_dev_path(p->dev), at.seg, at.sector, strerror(-err));
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pool's life: format, open, close, failure. The order of opening is the proof that what is served
- * is a prefix of what was acknowledged: label, newest root, its table and trees, replay of the log up
- * to its end, and only then, flushed, the cut that keeps a stale tail from ever coming back (I12).
- * Everything here suspends but the accessors.
+ * A pool's life: format, open, close, failure. The order of opening is the proof that what is
+ * served is a prefix of what was acknowledged: label, newest root, its table and trees, replay of
+ * the log up to its end, and only then, flushed, the cut that keeps a stale tail from ever coming
+ * back (I12). Everything here suspends but the accessors.
  */
 #include "core/base/text.h"
 #include "pool/pool_priv.h"
@@ -392,8 +392,8 @@ void pool_info(const struct vd_pool *p, struct pool_info *ret)
     vd_dev_info(p->dev, &dev);
     *ret = (struct pool_info){
         .created_s = p->label.created_s,
-        .capacity = p->label.capacity ? p->label.capacity
-                                      : (uint64_t)p->segs.limit << p->chunk_shift,
+        .capacity =
+            p->label.capacity ? p->label.capacity : (uint64_t)p->segs.limit << p->chunk_shift,
         .allocated = dev.allocated,
         .live_blocks = p->root.live_blocks,
         .log_bytes = p->log.window_bytes,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pool: how bytes are kept. Devices, segments, the log, overlays, trees, checkpoints, the cleaner.
- * snapshot/ is its only user. A pool lives on one loop; nothing here is for other threads.
+ * A pool: how bytes are kept. Devices, segments, the log, overlays, trees, checkpoints, the
+ * cleaner. snapshot/ is its only user. A pool lives on one loop; nothing here is for other threads.
  */
 #ifndef VD_POOL_POOL_H
 #define VD_POOL_POOL_H
@@ -36,7 +36,7 @@ const struct overlay *pool_active(const struct vd_pool *p);
 const struct overlay *pool_frozen(const struct vd_pool *p); /* NULL when there is none */
 uint64_t pool_epoch(const struct vd_pool *p);
 const struct vd_uuid *pool_uuid(const struct vd_pool *p);
-bool pool_read_only(const struct vd_pool *p); /* opened so, or failed */
+bool pool_read_only(const struct vd_pool *p);      /* opened so, or failed */
 const char *pool_failure(const struct vd_pool *p); /* "" or why it went read-only */
 struct vd_loop *pool_loop(const struct vd_pool *p);
 /* Where the block at `a` lies now: follows relocations of both overlays. */
@@ -113,8 +113,8 @@ typedef void pool_finding_fn(void *arg, const char *finding);
 /* Labels, roots, table, node copies, log and echoes. Calls fn per finding; returns their number or
  * -errno. VD_YIELDS */
 int pool_check(struct vd_pool *p, pool_finding_fn *fn, void *arg, uint64_t *ret_nodes);
-/* The live count the table holds for a segment, and whether it is in use; for comparing with a walk.
- * Returns -ENOENT beyond the last segment. */
+/* The live count the table holds for a segment, and whether it is in use; for comparing with a
+ * walk. Returns -ENOENT beyond the last segment. */
 int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live, bool *ret_used,
                       bool *ret_meta);
 

@@ -16,13 +16,13 @@
 struct pool_seg {
     uint8_t state;  /* enum vd_seg_state */
     uint8_t stream; /* enum vd_stream_kind */
-    bool warm;      /* the chunk has been written before: overwriting needs no metadata of the host */
-    bool backed;    /* the host has given the space */
-    bool victim;    /* the cleaner is moving its live blocks, or has and the root is to come */
-    bool stuck;     /* cannot be emptied (rot): not to be tried again */
-    uint32_t live;  /* blocks that the published trees name; for metadata, nodes */
-    int32_t delta;  /* change to live by the merge under way */
-    uint32_t pins;  /* readers between resolve and verify (I11) */
+    bool warm;   /* the chunk has been written before: overwriting needs no metadata of the host */
+    bool backed; /* the host has given the space */
+    bool victim; /* the cleaner is moving its live blocks, or has and the root is to come */
+    bool stuck;  /* cannot be emptied (rot): not to be tried again */
+    uint32_t live;        /* blocks that the published trees name; for metadata, nodes */
+    int32_t delta;        /* change to live by the merge under way */
+    uint32_t pins;        /* readers between resolve and verify (I11) */
     uint32_t unpublished; /* bulk writes not yet named by an entry */
     uint64_t last_seq;    /* last record that lies in it or names something in it */
     uint64_t rid;
@@ -31,8 +31,8 @@ struct pool_seg {
 
 struct pool_segments {
     struct pool_seg *v;
-    uint32_t count;     /* segments the table knows: chunks 0..count-1 of the device */
-    uint32_t limit;     /* most segments: by capacity, device and table */
+    uint32_t count; /* segments the table knows: chunks 0..count-1 of the device */
+    uint32_t limit; /* most segments: by capacity, device and table */
     uint32_t free_backed;
     uint32_t free_cold; /* free, not backed, below count */
     uint32_t used;      /* open or closed */
@@ -45,8 +45,8 @@ struct pool_segments {
 
 /* ---- the log (log.c) ---- */
 
-#define LOG_RECORDS 4             /* records in flight */
-#define LOG_PAYLOAD_BLOCKS 256u   /* most payload of a record */
+#define LOG_RECORDS 4           /* records in flight */
+#define LOG_PAYLOAD_BLOCKS 256u /* most payload of a record */
 #define LOG_IOV (LOG_PAYLOAD_BLOCKS + 1)
 
 struct log_rec {
@@ -67,8 +67,9 @@ struct log_rec {
 
 struct pool_log {
     struct vd_logref cur;
-    struct vd_logref next[OD_LOG_NEXT]; /* reserved successors; the last may be missing for a while */
-    uint32_t block;                    /* next free block in cur */
+    struct vd_logref
+        next[OD_LOG_NEXT]; /* reserved successors; the last may be missing for a while */
+    uint32_t block;        /* next free block in cur */
     uint64_t next_seq;
     uint64_t prev_csum;
     uint64_t incarnation;
@@ -77,7 +78,7 @@ struct pool_log {
     unsigned echo_len, echo_count, echo_flags;
     uint32_t echo_payload_blocks;
     uint8_t scratch[VD_BLOCK]; /* a block gathered from several pieces of memory */
-    bool announce; /* the next header carries a SEGMENT entry for the last successor */
+    bool announce;             /* the next header carries a SEGMENT entry for the last successor */
 
     struct vd_list queue;    /* operations waiting to be encoded */
     struct vd_list inflight; /* records, in sequence order */
@@ -206,8 +207,8 @@ int head_write_label(struct vd_pool *p);
 int head_read_root(struct vd_pool *p, struct vd_error *err);
 int head_write_root(struct vd_pool *p, const struct vd_root *r);
 int head_read_table(struct vd_pool *p, struct vd_error *err);
-/* Writes the table of the generation that the coming root `r` names; fills r's table fields. `freed`
- * says which segments it lists as free although they are not yet so in memory. */
+/* Writes the table of the generation that the coming root `r` names; fills r's table fields.
+ * `freed` says which segments it lists as free although they are not yet so in memory. */
 int head_write_table(struct vd_pool *p, struct vd_root *r, const bool *freed);
 uint32_t head_table_limit(uint64_t area);
 void head_table_areas(uint32_t chunk_size, uint64_t off[4], uint64_t *area);
@@ -241,7 +242,7 @@ void segs_trim(struct vd_pool *p, uint32_t keep);
 int log_start(struct vd_pool *p); /* fibers */
 void log_init(struct vd_pool *p);
 void log_done(struct vd_pool *p);
-int log_flush_now(struct vd_pool *p);                /* VD_YIELDS */
+int log_flush_now(struct vd_pool *p);              /* VD_YIELDS */
 int log_flush_to(struct vd_pool *p, uint64_t seq); /* VD_YIELDS */
 int log_seal(struct vd_pool *p);
 struct vd_segref log_segref(const struct vd_logref *l);

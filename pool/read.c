@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading data blocks. I6: nothing is handed out before its checksum was verified; I11: segments are
- * pinned before the first suspension, so what the caller resolved stays where it is. Suspends.
+ * Reading data blocks. I6: nothing is handed out before its checksum was verified; I11: segments
+ * are pinned before the first suspension, so what the caller resolved stays where it is. Suspends.
  */
 #include "core/base/hash.h"
 #include "pool/pool_priv.h"
@@ -37,10 +37,8 @@ int pool_read(struct vd_pool *p, struct pool_piece *pieces, int n)
             if (q->res < 0)
                 continue;
             iov[count] = (struct iovec){q->buf, (size_t)q->blocks * VD_BLOCK};
-            io[count] = (struct vd_io){.op = VD_IO_READ,
-                                       .off = addr_off(p, q->addr),
-                                       .iov = &iov[count],
-                                       .iovcnt = 1};
+            io[count] = (struct vd_io){
+                .op = VD_IO_READ, .off = addr_off(p, q->addr), .iov = &iov[count], .iovcnt = 1};
             which[count++] = i;
         }
         if (count)

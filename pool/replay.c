@@ -7,8 +7,8 @@
  * segment's random id must all agree. Cuts in the label say where a session's records end.
  *
  * What ends the log, and what is rot (I12): at or below a horizon, which some later record carries,
- * nothing is ever cut. A bad header there is repaired from the echo in its successor, or the pool is
- * refused; a bad payload there stays that block's error. Above the last horizon every payload is
+ * nothing is ever cut. A bad header there is repaired from the echo in its successor, or the pool
+ * is refused; a bad payload there stays that block's error. Above the last horizon every payload is
  * verified, and the first bad record, and all after it, are no part of the log.
  *
  * Suspends for reads; writes nothing.
@@ -171,7 +171,7 @@ static int pending_apply(struct replay *r, uint64_t upto)
 {
     for (;;) {
         struct pending *end = NULL;
-        vd_list_each(it, &r->pending) {
+        vd_list_each (it, &r->pending) {
             struct pending *q = vd_container_of(it, struct pending, link);
             if (q->rec.seq > upto)
                 break;
@@ -200,7 +200,7 @@ static int pending_apply(struct replay *r, uint64_t upto)
 
 static void pending_drop_from(struct replay *r, uint64_t seq)
 {
-    vd_list_each_safe(it, &r->pending) {
+    vd_list_each_safe (it, &r->pending) {
         struct pending *q = vd_container_of(it, struct pending, link);
         if (q->rec.seq >= seq) {
             vd_list_remove(&q->link);
@@ -234,7 +234,7 @@ static bool csum_of(struct replay *r, uint64_t seq, uint64_t *ret)
         *ret = r->p->log.applied_csum;
         return true;
     }
-    vd_list_each(it, &r->pending) {
+    vd_list_each (it, &r->pending) {
         struct pending *q = vd_container_of(it, struct pending, link);
         if (q->rec.seq == seq) {
             *ret = q->rec.csum;
@@ -274,8 +274,8 @@ static int successors_look(struct replay *r, const struct vd_logref next[OD_LOG_
     return 0;
 }
 
-/* Goes on at the start of the successor that has a valid first header, if it continues what has been
- * read up to there. -ENODATA if not. */
+/* Goes on at the start of the successor that has a valid first header, if it continues what has
+ * been read up to there. -ENODATA if not. */
 static int successor_enter(struct replay *r)
 {
     uint64_t csum;
@@ -343,8 +343,8 @@ static int repair_from_echo(struct replay *r, const struct pending *next)
         .root_counter = 0,
     };
     memcpy(q->rec.next, r->next, sizeof(r->next));
-    memcpy(q->header + OD_RECORD_ENTRIES,
-           next->header + OD_RECORD_ENTRIES + next->rec.entries_len, next->rec.echo_len);
+    memcpy(q->header + OD_RECORD_ENTRIES, next->header + OD_RECORD_ENTRIES + next->rec.entries_len,
+           next->rec.echo_len);
     vd_log(VD_LOG_WARNING, "%s: the header of log record %" PRIu64 " was repaired from its echo",
            vd_dev_path(r->p->dev), r->seq);
     int res = accept(r, &q->rec, q->header);
@@ -427,7 +427,7 @@ static int payload_verify(struct vd_pool *p, const struct pending *q)
 static int verify_tail(struct replay *r)
 {
     uint64_t good = UINT64_MAX;
-    vd_list_each(it, &r->pending) {
+    vd_list_each (it, &r->pending) {
         struct pending *q = vd_container_of(it, struct pending, link);
 #ifdef VD_PLANT_TORN_PAYLOAD_ACCEPTED
         continue;

@@ -67,8 +67,7 @@ bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks)
 
 static bool host_refuses(struct vd_pool *p)
 {
-    if (p->segs.host_full &&
-        vd_loop_now_ns(p->loop) - p->segs.host_full_ns > HOST_FULL_RETRY_NS)
+    if (p->segs.host_full && vd_loop_now_ns(p->loop) - p->segs.host_full_ns > HOST_FULL_RETRY_NS)
         p->segs.host_full = false;
     return p->segs.host_full;
 }

@@ -2,9 +2,9 @@
 /*
  * Space: admission of writes, the reserve, growth, and the fibers that make room.
  *
- * I7: a write is admitted only when there is space, given by the host, for it and for everything that
- * must still work when the pool is full: merging both overlays, cleaning, the headers of trims and
- * deletes. The reserve is that space; it follows the overlays and the tree.
+ * I7: a write is admitted only when there is space, given by the host, for it and for everything
+ * that must still work when the pool is full: merging both overlays, cleaning, the headers of trims
+ * and deletes. The reserve is that space; it follows the overlays and the tree.
  *
  * Two fibers: the keeper (log successors, growth, the horizon, giving space back) and the cleaner's
  * (moves live data out of sparse segments when growing is not allowed). Both sleep when idle.
@@ -78,7 +78,8 @@ void space_kick(struct vd_pool *p)
 /* How much should be available before the next write asks. */
 static int64_t low_water(const struct vd_pool *p)
 {
-    uint64_t blocks = VD_MAX(8 * (uint64_t)p->seg_blocks, (uint64_t)p->segs.used * p->seg_blocks / 64);
+    uint64_t blocks =
+        VD_MAX(8 * (uint64_t)p->seg_blocks, (uint64_t)p->segs.used * p->seg_blocks / 64);
     return (int64_t)VD_MIN(blocks, VD_MIB(128) / VD_BLOCK);
 }
 
@@ -126,7 +127,8 @@ static void space_wake(struct vd_pool *p)
 static void keeper_grow(struct vd_pool *p)
 {
     while (space_available(p) < low_water(p) && space_may_grow(p) && !pool_failed(p)) {
-        uint32_t step = VD_MAX(1u, VD_MIN(p->segs.used / 16, (uint32_t)(VD_MIB(64) / p->chunk_size)));
+        uint32_t step =
+            VD_MAX(1u, VD_MIN(p->segs.used / 16, (uint32_t)(VD_MIB(64) / p->chunk_size)));
         uint32_t got = segs_back(p, step);
         space_wake(p);
         if (got == 0)
@@ -162,8 +164,7 @@ static void keeper(void *arg)
         if (p->log.window_bytes >= checkpoint_window(p) || overlay_memory(p->active) >= VD_MIB(40))
             checkpoint_want(p);
         log_seal(p);
-        if (p->segs.freed_at_ns &&
-            vd_loop_now_ns(p->loop) - p->segs.freed_at_ns > TRIM_AFTER_NS) {
+        if (p->segs.freed_at_ns && vd_loop_now_ns(p->loop) - p->segs.freed_at_ns > TRIM_AFTER_NS) {
             p->segs.freed_at_ns = 0;
             keeper_trim(p);
         }
