@@ -261,6 +261,26 @@ int checkpoint_run(struct vd_pool *p)
     return r;
 }
 
+int pool_hold_checkpoints(struct vd_pool *p)
+{
+    if (p->rdonly)
+        return 0;
+    while (p->ckpt.running && !pool_failed(p))
+        vd_wait(&p->ckpt.finished);
+    if (pool_failed(p))
+        return -EROFS;
+    p->ckpt.running = true;
+    return 0;
+}
+
+void pool_release_checkpoints(struct vd_pool *p)
+{
+    if (p->rdonly)
+        return;
+    p->ckpt.running = false;
+    vd_wake_all(&p->ckpt.finished);
+}
+
 int pool_checkpoint(struct vd_pool *p)
 {
     if (pool_read_only(p))

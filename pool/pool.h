@@ -108,6 +108,12 @@ int pool_checkpoint(struct vd_pool *p);
 /* Checkpoints and cleans until backlog() says no and no cleaning pays; or *cancel. VD_YIELDS */
 int pool_settle(struct vd_pool *p, const bool *cancel);
 
+/* Between the two no checkpoint publishes anything, so trees and live counts stay as they are: for
+ * check on a served pool. Writes go on until the log window is full. Pairs do not nest. hold:
+ * VD_YIELDS, -EROFS on a failed pool; both do nothing on a read-only one. */
+int pool_hold_checkpoints(struct vd_pool *p);
+void pool_release_checkpoints(struct vd_pool *p);
+
 /* ---- check (pool_check.c): structures below the client's meaning ---- */
 typedef void pool_finding_fn(void *arg, const char *finding);
 /* Labels, roots, table, node copies, log and echoes. Calls fn per finding; returns their number or
