@@ -257,6 +257,7 @@ int checkpoint_run(struct vd_pool *p)
     vd_wake_all(&p->ckpt.finished);
     if (p->space.waiting)
         vd_wake_all(&p->space.waiters);
+    vd_wake_all(&p->space.paced);
     space_kick(p);
     return r;
 }

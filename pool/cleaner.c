@@ -61,11 +61,8 @@ static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
     double most = urgent ? 0.98 : 0.85;
-    uint64_t meta = p->space.reserved > 3 * (uint64_t)p->seg_blocks
-                        ? p->space.reserved - 3 * (uint64_t)p->seg_blocks
-                        : 0;
     uint64_t have = (uint64_t)p->segs.free_backed * p->seg_blocks;
-    uint64_t room = have > meta / 2 ? have - meta / 2 : 0;
+    uint64_t room = have > p->space.for_merge ? have - p->space.for_merge : 0;
     while (c->victims < VICTIMS_MAX && (c->victims + 1) * (uint64_t)p->chunk_size <=
                                            VD_MAX(VICTIM_BYTES, (uint64_t)p->chunk_size)) {
         int64_t best = -1;
@@ -299,7 +296,7 @@ static int moves_publish(struct clean *c, size_t written)
                                      .addr = m->run.addr,
                                      .to = m->to};
         }
-        struct pool_op op = {.flags = POOL_OP_RESERVE, .entries = e, .count = n};
+        struct pool_op op = {.flags = POOL_OP_CLEANER, .entries = e, .count = n};
         res = pool_commit(c->p, &op);
     }
     return res;

@@ -28,6 +28,7 @@ void pool_fail(struct vd_pool *p, const char *fmt, ...)
     vd_wake_all(&p->log.idle);
     vd_wake_all(&p->log.flush_done);
     vd_wake_all(&p->space.waiters);
+    vd_wake_all(&p->space.paced);
     vd_wake_all(&p->space.kick);
     vd_wake_all(&p->ckpt.finished);
     vd_wake_all(&p->ckpt.kick);
@@ -245,6 +246,7 @@ static void pool_stop_fibers(struct vd_pool *p)
     vd_wake_all(&p->log.work);
     vd_wake_all(&p->space.kick);
     vd_wake_all(&p->space.waiters);
+    vd_wake_all(&p->space.paced);
     vd_wake_all(&p->ckpt.kick);
     vd_wake_all(&p->clean.kick);
     while (p->fibers)
@@ -271,6 +273,7 @@ int pool_open(struct vd_dev *dev, unsigned flags, const struct pool_client_ops *
     vd_waitq_init(&p->clean.idle);
     vd_waitq_init(&p->space.waiters);
     vd_waitq_init(&p->space.kick);
+    vd_waitq_init(&p->space.paced);
     log_init(p);
     int r = head_read_label(dev, &p->label, err);
     if (r == 0) {

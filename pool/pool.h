@@ -56,9 +56,11 @@ void pool_info(const struct vd_pool *p, struct pool_info *ret);
 /* ---- changing ---- */
 
 enum {
-    POOL_OP_FUA = 1,      /* durable when acknowledged */
-    POOL_OP_RESERVE = 2,  /* trims, deletes: may use the reserve; never -ENOSPC */
-    POOL_OP_KEEP_ZERO = 4 /* WRITE: store zero blocks as data, do not detect them */
+    POOL_OP_FUA = 1, /* durable when acknowledged */
+    POOL_OP_RESERVE =
+        2, /* trims, deletes: may use the reserve, so -ENOSPC only when that is gone */
+    POOL_OP_KEEP_ZERO = 4, /* WRITE: store zero blocks as data, do not detect them */
+    POOL_OP_CLEANER = 8    /* the cleaner's: waits for nothing, since it is what others wait for */
 };
 /* One atomic operation: either a WRITE (branch, lba, blocks, payload in iov: memory aligned to
  * VD_BLOCK in whole blocks is written from where it lies, other memory is copied), or a list of

@@ -173,12 +173,14 @@ struct vd_pool {
     } clean;
 
     struct {
-        uint64_t admitted; /* blocks admitted and not yet placed */
-        uint64_t reserved; /* blocks kept for merges, cleaning, trims */
+        uint64_t admitted;  /* blocks admitted and not yet placed */
+        uint64_t reserved;  /* blocks kept for merges, cleaning, trims */
+        uint64_t for_merge; /* of these, what trims and the cleaner may not use */
         struct vd_waitq waiters;
         unsigned waiting;
-        struct vd_waitq kick; /* the keeper waits here */
-        uint64_t refusals;    /* goes up when it is found that nothing more can be had */
+        struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
+        struct vd_waitq kick;  /* the keeper waits here */
+        uint64_t refusals;     /* goes up when it is found that nothing more can be had */
     } space;
 
     unsigned fibers; /* of the pool's own, running */

@@ -33,8 +33,9 @@ void space_update_reserve(struct vd_pool *p)
     uint64_t nodes = merge_nodes(p, overlay_entries(p->active));
     if (p->frozen)
         nodes += merge_nodes(p, overlay_entries(p->frozen));
-    uint64_t segments = 3; /* open ones of the cleaner and both metadata streams */
-    p->space.reserved = 2 * nodes + segments * p->seg_blocks + HEADERS_RESERVE_BLOCKS;
+    /* Open segments: both metadata streams'; the cleaner's. */
+    p->space.for_merge = 2 * nodes + 2 * (uint64_t)p->seg_blocks;
+    p->space.reserved = p->space.for_merge + p->seg_blocks + HEADERS_RESERVE_BLOCKS;
 #ifdef VD_PLANT_RESERVE_NOT_ENFORCED
     p->space.reserved = 0;
 #endif
@@ -83,27 +84,50 @@ static int64_t low_water(const struct vd_pool *p)
     return (int64_t)VD_MIN(blocks, VD_MIB(128) / VD_BLOCK);
 }
 
+#define OVERLAY_BYTES VD_MIB(48) /* each of the two */
+
+/* The active overlay and the window behind it are bounded: when a checkpoint cannot keep up, writes
+ * wait for it. */
+static bool paced(const struct vd_pool *p)
+{
+    return p->ckpt.running && p->frozen &&
+           (overlay_memory(p->active) >= OVERLAY_BYTES ||
+            p->log.window_bytes - VD_MIN(p->ckpt.window, p->log.window_bytes) >=
+                2 * checkpoint_window(p));
+}
+
+/* Blocks that an operation of this kind may still take. */
+static int64_t space_for(const struct vd_pool *p, unsigned flags)
+{
+    int64_t have = space_available(p);
+    if (flags & POOL_OP_RESERVE)
+        have += (int64_t)(p->space.reserved - VD_MIN(p->space.for_merge, p->space.reserved));
+    return have;
+}
+
 int space_admit(struct vd_pool *p, struct pool_op *op)
 {
-    if (op->flags & POOL_OP_RESERVE)
+    if (op->flags & POOL_OP_CLEANER)
         return 0;
+    while (paced(p) && !pool_failed(p) && !p->closing)
+        vd_wait(&p->space.paced);
     uint64_t need = op->count ? 1 : op->blocks + op->blocks / VD_CELL_BLOCKS + 1;
     uint64_t refusals = p->space.refusals;
     bool waited = false;
     for (;;) {
+        if (pool_failed(p) || p->closing)
+            return -EROFS;
         space_update_reserve(p);
-        if ((waited || p->space.waiting == 0) && space_available(p) >= (int64_t)need)
+        if ((waited || p->space.waiting == 0) && space_for(p, op->flags) >= (int64_t)need)
             break;
+        if (p->space.refusals != refusals)
+            return -ENOSPC;
         space_kick(p);
         vd_wake_all(&p->clean.kick);
         p->space.waiting++;
         vd_wait(&p->space.waiters);
         p->space.waiting--;
         waited = true;
-        if (pool_failed(p) || p->closing)
-            return -EROFS;
-        if (p->space.refusals != refusals)
-            return -ENOSPC;
     }
     p->space.admitted += need;
     op->charge = need;
