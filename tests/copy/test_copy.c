@@ -132,6 +132,29 @@ static int sparse_body(void *arg)
     return 0;
 }
 
+/* A request per zero block would cost more than the zeroes: short ones go along with the data. */
+static int short_zeroes_body(void *arg)
+{
+    struct spy *src = spy_new(VD_MIB(1), VD_MIB(1), 1);
+    struct spy *dst = spy_new(VD_MIB(1), VD_MIB(1), 2);
+    struct vd_copy_options opt = {.flags = VD_COPY_TARGET_ZERO};
+
+    spy_fill(src);
+    for (uint64_t off = VD_KIB(32); off < VD_MIB(1); off += VD_KIB(64))
+        memset(src->data + off, 0, VD_KIB(8));
+    assert_int_equal(vd_copy_disk(&src->disk, &dst->disk, &opt, NULL, NULL), 0);
+    assert_memory_equal(src->data, dst->data, src->size);
+    assert_int_equal(dst->writes, 1);
+    vd_disk_unref(&src->disk);
+    vd_disk_unref(&dst->disk);
+    return 0;
+}
+
+static void test_short_zeroes_do_not_split_writes(void **state)
+{
+    on_fiber(short_zeroes_body, NULL);
+}
+
 static void test_zeroes_are_not_written(void **state)
 {
     on_fiber(sparse_body, NULL);
@@ -319,12 +342,18 @@ static int verify_holes_body(void *arg)
 {
     struct spy *a = spy_new(VD_MIB(8), VD_MIB(8), 1);
     struct spy *b = spy_new(VD_MIB(8), VD_MIB(8), 2);
+    struct vd_copy_options few = {.fibers = 2, .buffer = (uint32_t)VD_KIB(64)};
     struct vd_error err = {0};
 
     for (unsigned i = 0; i < 64; i++)
         a->hole[i] = b->hole[i] = true;
     assert_int_equal(vd_copy_verify(&a->disk, &b->disk, NULL, NULL, NULL, &err), 0);
     assert_int_equal(a->read_bytes, VD_MIB(4));
+    b->data[VD_MIB(4)] = 1; /* found early: what follows is not read */
+    a->read_bytes = 0;
+    assert_int_equal(vd_copy_verify(&a->disk, &b->disk, &few, NULL, NULL, &err), -EBADMSG);
+    assert_true(a->read_bytes <= VD_MIB(1));
+    b->data[VD_MIB(4)] = 0;
     a->fail_read = -EIO;
     a->fail_read_off = VD_MIB(6);
     assert_int_equal(vd_copy_verify(&a->disk, &b->disk, NULL, NULL, NULL, &err), -EIO);
@@ -373,6 +402,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copy_is_equal),
         cmocka_unit_test(test_zeroes_are_not_written),
+        cmocka_unit_test(test_short_zeroes_do_not_split_writes),
         cmocka_unit_test(test_small_target_is_refused_untouched),
         cmocka_unit_test(test_failures_stop_and_are_told),
         cmocka_unit_test(test_no_flush_leaves_out_the_flush),
