@@ -118,7 +118,8 @@ int space_admit(struct vd_pool *p, struct pool_op *op)
         if (pool_failed(p) || p->closing)
             return -EROFS;
         space_update_reserve(p);
-        if ((waited || p->space.waiting == 0) && space_for(p, op->flags) >= (int64_t)need)
+        bool queue = p->space.waiting && !waited && !(op->flags & POOL_OP_RESERVE);
+        if (!queue && space_for(p, op->flags) >= (int64_t)need)
             break;
         if (p->space.refusals != refusals)
             return -ENOSPC;
