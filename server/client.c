@@ -28,8 +28,8 @@
 struct vd_client {
     struct vd_client_options opt;
     bool cancelled;
-    bool settle_cancel;
     struct vd_call *local;    /* running here */
+    struct vd_owner *owner;   /* or, a detached job, here */
     struct vd_stream *remote; /* or there */
 };
 
@@ -48,9 +48,11 @@ void vd_client_free(struct vd_client *c)
 
 void vd_client_cancel(struct vd_client *c)
 {
-    c->cancelled = c->settle_cancel = true;
+    c->cancelled = true;
     if (c->local)
         vd_call_cancel(c->local);
+    if (c->owner)
+        vd_jobs_interrupt(c->owner);
     if (c->remote)
         (void)vd_wire_send(c->remote, json_pack("{s:b}", "cancel", 1), NULL, 0);
 }
@@ -64,6 +66,14 @@ static int local_event(void *arg, json_t *event)
         c->opt.event(c->opt.arg, event);
     json_decref(event);
     return 0;
+}
+
+/* The job runs and does not need its client any more. */
+static void tell_detached(struct vd_client *c, json_t *result)
+{
+    json_t *event = json_pack("{s:s}", "event", "detached");
+    json_object_update(event, result);
+    (void)local_event(c, event);
 }
 
 static int local_call(struct vd_client *c, struct vd_owner *o, const char *command, json_t *args,
@@ -80,15 +90,20 @@ static int local_call(struct vd_client *c, struct vd_owner *o, const char *comma
         call.nfds++;
     }
     int flags = vd_command_flags(command);
+    bool writes = flags > 0 && (flags & VD_COMMAND_WRITES);
     o->takes_jobs = flags > 0 && (flags & VD_COMMAND_JOB);
     c->local = &call;
     int r = vd_call_run(&call, command, ret, err);
     c->local = NULL;
-    o->takes_jobs = false;
-    if (r == 0 && flags > 0 && (flags & VD_COMMAND_WRITES) && !c->opt.no_wait) {
-        /* What is left undone here is done by the next owner: that is no failure of the command. */
-        (void)vd_store_settle(o->store, &c->settle_cancel);
+    if (r == 0 && json_is_true(json_object_get(args, "detach"))) {
+        tell_detached(c, *ret);
+        c->owner = o;
+        vd_group_wait(&o->job_group);
+        c->owner = NULL;
     }
+    /* What is left undone here is done by the next owner: that is no failure of the command. */
+    if (r == 0 && writes && !c->opt.no_wait)
+        (void)vd_store_settle(o->store, &c->cancelled);
     return r;
 }
 
@@ -228,6 +243,8 @@ static int run_remote(struct vd_client *c, struct vd_stream *s, const char *comm
         (void)vd_wire_send(s, json_pack("{s:b}", "cancel", 1), NULL, 0);
     r = remote_answer(c, s, ret, err);
     c->remote = NULL;
+    if (r == 0 && json_is_true(json_object_get(args, "detach")))
+        tell_detached(c, *ret);
     return r;
 }
 

@@ -30,7 +30,10 @@ struct vd_client_options {
 struct vd_client *vd_client_new(const struct vd_client_options *opt);
 void vd_client_free(struct vd_client *c); /* takes NULL */
 
-/* Runs `command` on the pool that `path` is a member of; uuid not NULL: it must be that pool.
+/* With "detach" in args: once the job runs there is an event {"event": "detached", "job": {...}};
+ * if it runs in this process the call returns only when it has ended.
+ *
+ * Runs `command` on the pool that `path` is a member of; uuid not NULL: it must be that pool.
  * `args` is an object whose reference is taken over, also on failure. Descriptors in fds stay the
  * caller's. *ret is an object, the caller's. One call at a time. VD_YIELDS */
 int vd_client_call(struct vd_client *c, const char *path, const struct vd_uuid *uuid,

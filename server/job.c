@@ -203,7 +203,7 @@ json_t *vd_job_json(const struct vd_job *job)
     return o;
 }
 
-void vd_jobs_stop(struct vd_owner *o)
+void vd_jobs_interrupt(struct vd_owner *o)
 {
     vd_list_each (it, &o->jobs) {
         struct vd_job *job = job_of(it);
@@ -212,6 +212,11 @@ void vd_jobs_stop(struct vd_owner *o)
         job->hold_over = true;
         vd_job_cancel(job);
     }
+}
+
+void vd_jobs_stop(struct vd_owner *o)
+{
+    vd_jobs_interrupt(o);
     vd_group_wait(&o->job_group);
 }
 

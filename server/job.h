@@ -64,7 +64,9 @@ struct vd_job *vd_job_find(struct vd_owner *o, unsigned id);
 void vd_job_cancel(struct vd_job *job);
 json_t *vd_job_json(const struct vd_job *job);
 const char *vd_job_state_name(enum vd_job_state state);
-/* Cancels all that run, holding over what can be resumed, and waits for them. VD_YIELDS */
+/* Cancels all that run, holding over what can be resumed. */
+void vd_jobs_interrupt(struct vd_owner *o);
+/* The same, and waits for them. VD_YIELDS */
 void vd_jobs_stop(struct vd_owner *o);
 void vd_jobs_free(struct vd_owner *o);
 

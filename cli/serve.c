@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vdisk serve: owns the pool, opens doors, and stays until a signal. Yields.
+ */
+#include "cli/cli_priv.h"
+
+#include "server/owner.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define WAIT_NS UINT64_C(6000000000) /* for a short command that has the pool */
+#define PAUSE_NS UINT64_C(20000000)
+
+static struct vd_waitq ending;
+
+static void on_signal(struct cli *c)
+{
+    vd_wake_all(&ending);
+}
+
+/* Tells systemd, if it asked. Failing to is nobody's problem. */
+static void notify(const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(sa.sun_path))
+        return;
+    memcpy(sa.sun_path, path, strlen(path));
+    if (path[0] == '@')
+        sa.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    (void)sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&sa, len);
+    close(fd);
+}
+
+/* Waits for a short command to end, but not for another server. */
+static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner **ret)
+{
+    struct vd_owner_options opt = {.name = c->name,
+                                   .uuid = p->uuid,
+                                   .read_only = cli_flag(c, "read-only"),
+                                   .serving = true,
+                                   .listen = true};
+    struct vd_loop *loop = vd_loop_current();
+    uint64_t until = vd_loop_now_ns(loop) + WAIT_NS;
+    char who[128];
+    for (;;) {
+        int r = vd_owner_open(p->path, &opt, ret, &c->err);
+        if (r != -EBUSY && r != -EADDRINUSE)
+            return r;
+        vd_client_owner(p->path, who, sizeof(who));
+        if (c->cancelled)
+            return cli_fail(c, -ECANCELED, "cancelled", "cancelled");
+        if (strstr(who, "(vdisk serve)") || !strstr(who, "(vdisk") || vd_loop_now_ns(loop) >= until)
+            return cli_fail(c, -EBUSY, "in-use", "%s is in use by %s", p->path, who);
+        vd_fiber_sleep(PAUSE_NS);
+    }
+}
+
+static int open_doors(struct cli *c, struct vd_owner *o)
+{
+    struct vd_door *door;
+    int n = 0, r = 0;
+    for (int i = 0; i < c->n_values && r == 0; i++) {
+        const char *name = c->values[i].option->name;
+        if (strcmp(name, "nbd") != 0)
+            continue;
+        n++;
+        c->target = (char *)(uintptr_t)c->values[i].text;
+        r = vd_door_nbd(o, c->values[i].text, false, &door, &c->err);
+    }
+    return n || r < 0 ? r : vd_door_nbd(o, NULL, false, &door, &c->err);
+}
+
+static void print_ready(struct cli *c, struct vd_owner *o)
+{
+    json_t *doors = vd_doors_json(o), *d;
+    size_t i;
+    if (c->json) {
+        char schema[40];
+        json_t *v =
+            json_pack("{s:s, s:s, s:i, s:O}", "schema", cli_schema(c->cmd, schema, sizeof(schema)),
+                      "event", "ready", "pid", (int)getpid(), "doors", doors);
+        char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
+        if (text)
+            puts(text);
+        free(text);
+        json_decref(v);
+    } else {
+        json_array_foreach(doors, i, d) printf("ready: %s\n", get_str(d, "uri"));
+    }
+    fflush(stdout);
+    json_decref(doors);
+}
+
+int cli_serve(struct cli *c)
+{
+    struct cli_pool p;
+    struct vd_owner *o;
+    int r = cli_pool_get(c, 0, &p);
+    if (r < 0)
+        return r;
+    if (p.ref.volume || p.ref.snapshot)
+        r = cli_fail(c, -EINVAL, "target-invalid",
+                     "a pool is served as a whole: leave the volume and snapshot out");
+    vd_waitq_init(&ending);
+    c->on_signal = on_signal;
+    if (r == 0)
+        r = open_owner(c, &p, &o);
+    cli_pool_done(&p);
+    if (r < 0)
+        return r;
+    r = open_doors(c, o);
+    if (r == 0 && !c->cancelled) {
+        print_ready(c, o);
+        notify("READY=1");
+    }
+    while (r == 0 && !c->cancelled)
+        vd_wait(&ending);
+    notify("STOPPING=1");
+    struct vd_error why = {0};
+    int r2 = vd_owner_close(o, true, &why);
+    if (r == 0 && r2 < 0) {
+        r = r2;
+        c->err = why;
+    }
+    return r;
+}
