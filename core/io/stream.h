@@ -16,7 +16,8 @@
 struct vd_stream;
 struct vd_listener;
 
-/* Takes over `fd` (made non-blocking). */
+/* Takes over `fd` and its O_NONBLOCK flag; on failure it stays the caller's. The program must
+ * ignore SIGPIPE if it writes to pipes. */
 int vd_stream_new(int fd, struct vd_stream **ret);
 /* Takes NULL. Closes the descriptor. */
 void vd_stream_close(struct vd_stream *s);
