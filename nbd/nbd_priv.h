@@ -87,6 +87,7 @@ struct vd_nbd_server {
     struct vd_store *store;
     struct vd_listener *listener;
     unsigned flags;
+    uint64_t handshake_ns, stop_ns; /* how long a client may take to choose, and to let go */
     /* Connections. */
     struct vd_list conns;
     unsigned n_conns;

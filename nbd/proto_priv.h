@@ -6,7 +6,7 @@
 #ifndef VD_NBD_PROTO_PRIV_H
 #define VD_NBD_PROTO_PRIV_H
 
-#include "core/base/base.h"
+#include "core/base/bytes.h"
 
 /* Handshake. Server: u64 INIT, u64 OPTION, u16 flags. Client: u32 flags, then options, each
  * u64 OPTION, u32 option, u32 length, data; answered by u64 REPLY, u32 option, u32 type, u32

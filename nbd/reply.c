@@ -218,7 +218,7 @@ static int send_ready(struct nbd_conn *c)
 /* While the handshake lasts the sender has nothing to send: it watches the clock. VD_YIELDS */
 static void guard_handshake(struct nbd_conn *c)
 {
-    uint64_t end = vd_loop_now_ns(c->server->loop) + NBD_HANDSHAKE_NS;
+    uint64_t end = vd_loop_now_ns(c->server->loop) + c->server->handshake_ns;
     while (c->stage == NBD_HANDSHAKE && !c->finished && !c->broken) {
         uint64_t now = vd_loop_now_ns(c->server->loop);
         if (now < end) {

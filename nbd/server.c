@@ -55,6 +55,8 @@ static struct vd_nbd_server *server_new(struct vd_loop *loop, struct vd_store *s
     s->loop = loop;
     s->store = store;
     s->flags = flags;
+    s->handshake_ns = NBD_HANDSHAKE_NS;
+    s->stop_ns = NBD_STOP_NS;
     vd_list_init(&s->conns);
     vd_list_init(&s->work);
     vd_list_init(&s->idle);
@@ -128,7 +130,7 @@ void vd_nbd_stop(struct vd_nbd_server *s)
         shutdown(vd_stream_fd(conn_of(l)->stream), SHUT_RD);
         vd_wake_all(&conn_of(l)->room_q);
     }
-    uint64_t end = vd_loop_now_ns(s->loop) + NBD_STOP_NS;
+    uint64_t end = vd_loop_now_ns(s->loop) + s->stop_ns;
     while (s->n_conns > 0) {
         uint64_t now = vd_loop_now_ns(s->loop);
         if (now < end) {
