@@ -103,8 +103,12 @@ static int rest_step(struct copy_run *r, uint8_t *buf)
     uint64_t len;
     int rc;
 
-    if (r->opt.flags & VD_COPY_GROW)
-        return r->pos == r->dst_size ? 0 : target_resize(r, VD_MAX(r->pos, VD_BLOCK));
+    /* A target has at least one block; what an empty stream leaves there is zero. */
+    if (r->opt.flags & VD_COPY_GROW && r->dst_size != VD_MAX(r->pos, VD_BLOCK)) {
+        rc = target_resize(r, VD_MAX(r->pos, VD_BLOCK));
+        if (rc < 0)
+            return rc;
+    }
     if (r->pos == r->dst_size)
         return 0;
     len = VD_MIN(r->dst_size - r->pos, COPY_ZERO_MAX);
