@@ -66,7 +66,8 @@ struct forest_io {
     /* Buffers a new node for writing, in both copies; complete when the checkpoint says so. `node`
      * is a finished 4096-byte od_node but for its csum, already set. May suspend for space. */
     int (*write)(void *ctx, const void *node, struct node_ptr *ret);
-    /* A node that the new tree no longer names. Does not suspend. */
+    /* A node that the new tree no longer names; to be forgotten if the merge fails, as the old tree
+     * does name it. Does not suspend. */
     void (*release)(void *ctx, const struct node_ptr *ptr);
     /* A good second copy was found beside a bad first one (or the reverse). Does not suspend. */
     void (*bad_copy)(void *ctx, struct vd_addr at, int err);
@@ -88,13 +89,16 @@ void forest_set_cache(struct forest *f, size_t cache_bytes);
 
 /* All runs of HEAD (tree_head_find) or HISTORY (tree_history_find) of a branch that meet
  * [lba, lba + blocks), which lies within one cell, in key order, clipped to that range; at most
- * `max` (a HISTORY cell may hold many: *next is then where to go on: pass NULL at first, else the
- * last returned key). Returns the number found; -EAGAIN when a node must be loaded first: it is in
- * *need, pass it to forest_load (VD_YIELDS) and start again. -EUCLEAN etc. from damage. */
+ * `max` (32 are always enough). Returns the number found; -EAGAIN when a node must be loaded first:
+ * it is in *need, pass it to forest_load (VD_YIELDS) and start again. -EUCLEAN etc. from damage. */
 struct forest_need {
     struct node_ptr ptr;
     enum tree_id tree;
     unsigned level;
+    /* Where it must be: its first key is `low`, its last below `high`. */
+    bool is_root; /* `low` means nothing */
+    struct tree_key low, high;
+    uint64_t version; /* of the roots it was found with */
 };
 int tree_head_find(struct forest *f, uint64_t branch, uint64_t lba, uint64_t blocks,
                    struct vd_run *ret, int max, struct forest_need *need);
@@ -126,7 +130,8 @@ int tree_cursor_next(struct tree_cursor *c, struct tree_entry *ret);
 
 struct tree_writer;
 /* Starts from `base` (which may be the current root). `incarnation`, `counter`: for the nodes.
- * One writer per tree at a time; writers of different trees may be interleaved freely. */
+ * One writer per tree at a time; writers of different trees may be interleaved freely. The first
+ * error sticks: all that follows returns it, and so does finish. */
 int tree_writer_new(struct forest *f, enum tree_id t, const struct tree_root *base,
                     uint64_t incarnation, uint64_t counter, struct tree_writer **ret);
 /* Moves forward: old entries before `key` that were not taken are kept as they are (whole subtrees
@@ -135,12 +140,17 @@ int tree_writer_new(struct forest *f, enum tree_id t, const struct tree_root *ba
 int tree_writer_seek(struct tree_writer *w, const struct tree_key *key);
 /* The next old entry at or after the position: 0, or -ENOENT at the end of the tree. VD_YIELDS */
 int tree_writer_peek(struct tree_writer *w, struct tree_entry *ret);
-/* Drops the entry just peeked: it will not be in the new tree. */
+/* The same, but -ENOENT when its key is not below `limit`; does not read a node for that. */
+int tree_writer_peek_below(struct tree_writer *w, const struct tree_key *limit,
+                           struct tree_entry *ret);
+/* Drops the entry just peeked: it will not be in the new tree. An error is reported by the calls that
+ * follow. VD_YIELDS */
 void tree_writer_take(struct tree_writer *w);
-/* Keeps the entry just peeked and moves past it. */
+/* Keeps the entry just peeked and moves past it. VD_YIELDS */
 int tree_writer_keep(struct tree_writer *w);
-/* Adds an entry: its key is above all kept or put so far and below the next old one not taken.
- * Adjacent map entries are the caller's to coalesce. VD_YIELDS */
+/* Adds an entry: its key is above all kept or put so far and below the next old one not taken (a
+ * caller who breaks this, or whose runs overlap, gets -EINVAL, here or from a later call). Adjacent
+ * map entries are the caller's to coalesce. VD_YIELDS */
 int tree_writer_put(struct tree_writer *w, const struct tree_entry *e);
 /* Seeks to `key` and makes the node at `level` on its path part of the new tree even if nothing
  * changes in it (cleaning of metadata segments). VD_YIELDS */
