@@ -21,10 +21,10 @@ FORMAT_MAJOR = "14"   # Debian 12's; other versions lay code out differently
 
 
 def listing(root):
-    """Files of the project: what git tracks or would track; without git, everything."""
+    """Files of the project: what git tracks; without git, everything."""
     try:
-        out = subprocess.run(["git", "-c", "safe.directory=*", "-C", root, "ls-files", "-co",
-                              "--exclude-standard"], capture_output=True, check=True, text=True)
+        out = subprocess.run(["git", "-c", "safe.directory=*", "-C", root, "ls-files"],
+                             capture_output=True, check=True, text=True)
         names = out.stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
         names = []
