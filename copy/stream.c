@@ -97,18 +97,29 @@ static int from_step(struct copy_run *r, uint8_t *buf)
     return 1;
 }
 
+/* Gives a target that grew the stream's length, but at least one block: what an empty stream leaves
+ * there is zero, and counts as nothing done. */
+static int target_cut(struct copy_run *r)
+{
+    uint64_t size = VD_MAX(r->pos, VD_BLOCK);
+    int rc = r->dst_size == size ? 0 : target_resize(r, size);
+
+    if (rc == 0 && r->pos == 0 && !(r->opt.flags & VD_COPY_TARGET_ZERO)) {
+        rc = vd_disk_zero(r->dst, 0, size, 0);
+        if (rc < 0)
+            copy_fail_io(r, rc, "copy-write", "zero the target", 0);
+    }
+    return rc;
+}
+
 /* What the stream did not reach, once it has ended: cut off, or zero. */
 static int rest_step(struct copy_run *r, uint8_t *buf)
 {
     uint64_t len;
     int rc;
 
-    /* A target has at least one block; what an empty stream leaves there is zero. */
-    if (r->opt.flags & VD_COPY_GROW && r->dst_size != VD_MAX(r->pos, VD_BLOCK)) {
-        rc = target_resize(r, VD_MAX(r->pos, VD_BLOCK));
-        if (rc < 0)
-            return rc;
-    }
+    if (r->opt.flags & VD_COPY_GROW)
+        return target_cut(r);
     if (r->pos == r->dst_size)
         return 0;
     len = VD_MIN(r->dst_size - r->pos, COPY_ZERO_MAX);

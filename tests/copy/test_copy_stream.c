@@ -105,6 +105,8 @@ static void import_once(const struct import *i)
     if (i->want == 0) {
         assert_int_equal(p.rc, 0);
         assert_int_equal(dst->size, i->opt.flags & VD_COPY_GROW ? grown : i->size);
+        assert_int_equal(stats.done,
+                         i->opt.flags & VD_COPY_GROW ? VD_ROUND_UP(i->len, VD_BLOCK) : i->size);
         assert_memory_equal(dst->data, p.data, i->len);
         for (uint64_t n = i->len; n < dst->size; n++)
             assert_int_equal(dst->data[n], 0);
