@@ -50,7 +50,7 @@ def fsck(image):
 
 def export(c, target, name):
     path = os.path.join(c.scratch, name)
-    c.vdisk.run("export", target, path, "--format", "raw")
+    c.vdisk.run("export", target, path, "--format", "raw", "--overwrite")
     return path
 
 
