@@ -44,9 +44,15 @@ struct vd_segref {
     uint64_t rid;
     struct vd_chunk chunk[OD_SEG_CHUNKS];
 };
+/* A log segment reserved as a successor; seg 0 = none. */
+struct vd_logref {
+    uint32_t seg;
+    uint64_t rid;
+};
 struct vd_cut {
     uint64_t incarnation, last_seq, last_csum;
     struct vd_segref next;
+    struct vd_logref log_next[OD_LOG_NEXT];
 };
 struct vd_label {
     uint16_t major, minor;
@@ -78,8 +84,7 @@ struct vd_root {
     uint64_t incarnation, counter, seq, epoch;
     struct vd_segref log_seg;
     uint32_t log_sector;
-    uint32_t log_next_seg;
-    uint64_t log_next_rid;
+    struct vd_logref log_next[OD_LOG_NEXT];
     uint64_t log_csum;
     uint64_t table_off[4], table_area, table_csum;
     uint32_t table_entries, table_entry_size;
@@ -121,8 +126,7 @@ struct vd_record {
     unsigned echo_count, echo_len, prev_flags;
     uint32_t prev_payload_blocks;
     uint64_t horizon, root_counter, epoch;
-    uint32_t next_seg;
-    uint64_t next_rid;
+    struct vd_logref next[OD_LOG_NEXT];
     uint64_t wall_s;
 };
 /* `buf4k` already holds entries and echo (rec->entries_len, echo_len) at OD_RECORD_ENTRIES; fills

@@ -12,6 +12,10 @@ int segref_decode(const struct od_segref *s, struct vd_segref *ret);
 /* For places that may name no segment: all bytes zero gives an empty reference. */
 bool bytes_zero(const void *p, size_t len);
 
+/* The successors of a log segment; those that are none are zero bytes. */
+void logrefs_encode(const struct vd_logref s[OD_LOG_NEXT], struct od_logref d[OD_LOG_NEXT]);
+int logrefs_decode(const struct od_logref s[OD_LOG_NEXT], struct vd_logref ret[OD_LOG_NEXT]);
+
 static inline struct od_addr addr_encode(struct vd_addr a)
 {
     return (struct od_addr){vd_le32(a.seg), vd_le32(a.sector)};

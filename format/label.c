@@ -83,6 +83,25 @@ int segref_decode(const struct od_segref *s, struct vd_segref *ret)
     return 0;
 }
 
+void logrefs_encode(const struct vd_logref s[OD_LOG_NEXT], struct od_logref d[OD_LOG_NEXT])
+{
+    for (unsigned i = 0; i < OD_LOG_NEXT; i++) {
+        d[i] = (struct od_logref){.seg = vd_le32(s[i].seg)};
+        if (s[i].seg)
+            d[i].rid = vd_le64(s[i].rid);
+    }
+}
+
+int logrefs_decode(const struct od_logref s[OD_LOG_NEXT], struct vd_logref ret[OD_LOG_NEXT])
+{
+    for (unsigned i = 0; i < OD_LOG_NEXT; i++) {
+        ret[i] = (struct vd_logref){vd_get32(s[i].seg), vd_get64(s[i].rid)};
+        if (!bytes_zero(s[i].pad, sizeof(s[i].pad)) || (ret[i].seg == 0 && ret[i].rid != 0))
+            return -EUCLEAN;
+    }
+    return 0;
+}
+
 void label_encode(const struct vd_label *l, void *buf4k)
 {
     struct od_label *d = buf4k;
@@ -118,6 +137,7 @@ void label_encode(const struct vd_label *l, void *buf4k)
         d->cut[i].last_seq = vd_le64(l->cut[i].last_seq);
         d->cut[i].last_csum = vd_le64(l->cut[i].last_csum);
         segref_encode(&l->cut[i].next, &d->cut[i].next);
+        logrefs_encode(l->cut[i].log_next, d->cut[i].log_next);
     }
     d->csum = vd_le64(od_csum(buf4k, offsetof(struct od_label, csum)));
 }
@@ -135,6 +155,8 @@ static int cuts_decode(const struct od_label *d, struct vd_label *l)
         c->last_seq = vd_get64(d->cut[i].last_seq);
         c->last_csum = vd_get64(d->cut[i].last_csum);
         int r = segref_decode(&d->cut[i].next, &c->next);
+        if (r == 0)
+            r = logrefs_decode(d->cut[i].log_next, c->log_next);
         if (r < 0)
             return r;
         /* One per session, in order, each of a session before the one that wrote this label. */

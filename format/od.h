@@ -70,6 +70,16 @@ struct od_segref {
     struct od_chunk chunk[OD_SEG_CHUNKS];
 };
 
+/* A log segment that is reserved as a successor; seg 0 = none. */
+struct od_logref {
+    le32_t seg;
+    uint8_t pad[4];
+    le64_t rid;
+};
+/* How many successors are named: where the first record of a segment cannot be written, nothing in
+ * that segment names the next one, so its predecessor has to. */
+#define OD_LOG_NEXT 2
+
 /* ---- label ----------------------------------------------------------------------------------- */
 
 #define OD_LABEL_CUTS 8
@@ -78,6 +88,7 @@ struct od_cut {
     le64_t last_seq;       /* its last record */
     le64_t last_csum;      /* and that record's checksum */
     struct od_segref next; /* where the next session's log starts */
+    struct od_logref log_next[OD_LOG_NEXT]; /* that segment's successors */
 };
 
 struct od_label {
@@ -134,8 +145,8 @@ struct od_root {
     /* Where replay starts: the record seq + 1, or nothing. */
     struct od_segref log_seg;
     le32_t log_sector;   /* offset in that segment */
-    le32_t log_next_seg; /* that segment's reserved successor, should record seq + 1 lie there */
-    le64_t log_next_rid;
+    uint8_t pad0[4];
+    struct od_logref log_next[OD_LOG_NEXT]; /* its successors, should record seq + 1 lie there */
     le64_t log_csum; /* checksum of record seq's header: the chain goes on from it */
     /* The segment table written with this root, and the areas of both generations. */
     le64_t table_off[4]; /* device 0 byte offsets: generation 0 copy 0, 0/1, 1/0, 1/1 */
@@ -145,7 +156,7 @@ struct od_root {
     le32_t table_entry_size;
     le64_t live_blocks; /* 4 KiB blocks of data that the trees name */
     le64_t capacity;
-    uint8_t pad1[56];
+    uint8_t pad1[32];
     struct od_tree_root tree[OD_TREES];
 };
 
@@ -200,11 +211,9 @@ struct od_record {
     le64_t horizon;      /* highest sequence known to be flushed */
     le64_t root_counter; /* newest durable root */
     le64_t epoch;        /* current epoch before its entries */
-    le32_t next_seg;     /* the reserved successor of this log segment */
-    uint8_t pad0[4];
-    le64_t next_rid;
+    struct od_logref next[OD_LOG_NEXT]; /* the reserved successors of this log segment */
     le64_t wall_s;
-    uint8_t pad1[64];
+    uint8_t pad1[48];
     uint8_t entries[4096 - OD_RECORD_ENTRIES];
 };
 #define OD_RECORD_COMMIT 1 /* the operation that its entries belong to ends in this record */

@@ -36,8 +36,7 @@ uint64_t record_seal(struct vd_record *rec, void *buf4k)
     d->horizon = vd_le64(rec->horizon);
     d->root_counter = vd_le64(rec->root_counter);
     d->epoch = vd_le64(rec->epoch);
-    d->next_seg = vd_le32(rec->next_seg);
-    d->next_rid = vd_le64(rec->next_rid);
+    logrefs_encode(rec->next, d->next);
     d->wall_s = vd_le64(rec->wall_s);
     rec->csum = od_csum(buf4k, offsetof(struct od_record, csum));
     d->csum = vd_le64(rec->csum);
@@ -115,11 +114,11 @@ int record_decode(const void *buf4k, struct vd_record *ret)
         .horizon = vd_get64(d->horizon),
         .root_counter = vd_get64(d->root_counter),
         .epoch = vd_get64(d->epoch),
-        .next_seg = vd_get32(d->next_seg),
-        .next_rid = vd_get64(d->next_rid),
         .wall_s = vd_get64(d->wall_s),
     };
-    if (!lengths_valid(&r) || !flags_valid(&r) || !bytes_zero(d->pad0, sizeof(d->pad0)) ||
+    if (logrefs_decode(d->next, r.next) < 0)
+        return -EUCLEAN;
+    if (!lengths_valid(&r) || !flags_valid(&r) ||
         !bytes_zero(d->pad1, sizeof(d->pad1)))
         return -EUCLEAN;
     const uint8_t *echo = d->entries + r.entries_len;

@@ -54,8 +54,7 @@ void root_encode(const struct vd_root *r, void *buf4k)
     d->epoch = vd_le64(r->epoch);
     segref_encode(&r->log_seg, &d->log_seg);
     d->log_sector = vd_le32(r->log_sector);
-    d->log_next_seg = vd_le32(r->log_next_seg);
-    d->log_next_rid = vd_le64(r->log_next_rid);
+    logrefs_encode(r->log_next, d->log_next);
     d->log_csum = vd_le64(r->log_csum);
     for (int i = 0; i < 4; i++)
         d->table_off[i] = vd_le64(r->table_off[i]);
@@ -104,8 +103,6 @@ int root_decode(const void *buf4k, struct vd_root *ret)
         .seq = vd_get64(d->seq),
         .epoch = vd_get64(d->epoch),
         .log_sector = vd_get32(d->log_sector),
-        .log_next_seg = vd_get32(d->log_next_seg),
-        .log_next_rid = vd_get64(d->log_next_rid),
         .log_csum = vd_get64(d->log_csum),
         .table_area = vd_get64(d->table_area),
         .table_csum = vd_get64(d->table_csum),
@@ -118,11 +115,13 @@ int root_decode(const void *buf4k, struct vd_root *ret)
     for (int i = 0; i < 4; i++)
         ret->table_off[i] = vd_get64(d->table_off[i]);
     int r = segref_decode(&d->log_seg, &ret->log_seg);
+    if (r == 0)
+        r = logrefs_decode(d->log_next, ret->log_next);
     if (r < 0)
         return r;
     /* The position may be the segment's very end. */
     if (ret->log_seg.stream != VD_STREAM_LOG || ret->log_sector % VD_SECTORS_PER_BLOCK ||
-        ret->log_sector > OD_SEG_SECTORS_MAX || !bytes_zero(d->pad1, sizeof(d->pad1)) ||
+        ret->log_sector > OD_SEG_SECTORS_MAX || !bytes_zero(d->pad0, sizeof(d->pad0)) || !bytes_zero(d->pad1, sizeof(d->pad1)) ||
         !bytes_zero(d + 1, ROOT_BYTES - sizeof(*d)))
         return -EUCLEAN;
     r = table_place_check(ret);

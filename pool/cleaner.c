@@ -44,8 +44,8 @@ struct clean {
 static double victim_score(const struct vd_pool *p, const struct pool_seg *s)
 {
     double u = (double)s->live / p->seg_blocks;
-    double age = (double)(p->root.seq - s->last_seq) + 1;
-    return (1 - u) * age / (1 + u);
+    double age = (double)(p->root.seq - s->last_seq) / (double)(p->root.seq + 1);
+    return (1 - u) / (1 + u) * (1 + age);
 }
 
 static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
@@ -56,20 +56,29 @@ static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, d
            s->live <= most * p->seg_blocks;
 }
 
+/* Blocks that moving what is live may take: a header for every 60 blocks at worst, and one more
+ * where a segment of the output ends. */
+static uint64_t move_cost(const struct pool_seg *s)
+{
+    return s->live + s->live / 60 + 2;
+}
+
 /* The best few victims whose live blocks the cleaner has space to copy. */
 static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
     double most = urgent ? 0.98 : 0.85;
-    uint64_t have = (uint64_t)p->segs.free_backed * p->seg_blocks;
-    uint64_t room = have > p->space.for_merge ? have - p->space.for_merge : 0;
+    uint64_t keep = space_keep_segments(p), have = p->segs.free_backed;
+    uint64_t room = have > keep ? (have - keep) * p->seg_blocks : 0;
+    if (p->clean.out.seg)
+        room += p->seg_blocks - p->clean.out.block;
     while (c->victims < VICTIMS_MAX && (c->victims + 1) * (uint64_t)p->chunk_size <=
                                            VD_MAX(VICTIM_BYTES, (uint64_t)p->chunk_size)) {
         int64_t best = -1;
         double score = 0;
         for (uint32_t i = 1; i < p->segs.count; i++) {
             const struct pool_seg *s = &p->segs.v[i];
-            if (!victim_possible(p, s, most) || s->live + s->live / 32 + 1 > room)
+            if (!victim_possible(p, s, most) || move_cost(s) > room)
                 continue;
             double sc = victim_score(p, s);
             if (best < 0 || sc > score) {
@@ -82,7 +91,7 @@ static void choose(struct clean *c, bool urgent)
         struct pool_seg *s = &p->segs.v[best];
         s->victim = true;
         s->pins++;
-        room -= s->live + s->live / 32 + 1;
+        room -= move_cost(s);
         c->victim[c->victims++] = (uint32_t)best;
     }
 }
@@ -200,10 +209,11 @@ static int move_cmp(const void *a, const void *b)
     return x->run.born < y->run.born ? -1 : x->run.born > y->run.born;
 }
 
-static int out_room(struct vd_pool *p, uint32_t blocks)
+/* An output segment with space for a header and a whole cell. */
+static int out_room(struct vd_pool *p)
 {
     struct bulk_stream *o = &p->clean.out;
-    if (o->seg && o->block + blocks <= p->seg_blocks)
+    if (o->seg && o->block + 1 + VD_CELL_BLOCKS <= p->seg_blocks)
         return 0;
     if (o->seg)
         seg_close(p, o->seg);
@@ -260,17 +270,18 @@ static int moves_write(struct clean *c, size_t *ret_written)
     while (from < c->count) {
         size_t to = from, entries = 0;
         uint32_t blocks = 0;
+        int r = out_room(c->p);
+        if (r < 0)
+            return r;
+        uint32_t most = VD_MIN(c->p->seg_blocks - c->p->clean.out.block - 1, LOG_PAYLOAD_BLOCKS);
         for (; to < c->count; to++) {
             size_t need = sizeof(struct od_entry_write) + 8 * c->moves[to].run.blocks;
-            uint32_t most = VD_MIN(c->p->seg_blocks - 1, LOG_PAYLOAD_BLOCKS);
             if (entries + need > OD_RECORD_ENTRIES_MAX || blocks + c->moves[to].run.blocks > most)
                 break;
             entries += need;
             blocks += (uint32_t)c->moves[to].run.blocks;
         }
-        int r = out_room(c->p, 1 + blocks);
-        if (r == 0)
-            r = out_write(c, from, to, header, iov);
+        r = out_write(c, from, to, header, iov);
         if (r < 0)
             return r;
         from = *ret_written = to;

@@ -31,6 +31,7 @@ struct pool_seg {
 
 struct pool_segments {
     struct pool_seg *v;
+    uint32_t room;      /* of v */
     uint32_t count; /* segments the table knows: chunks 0..count-1 of the device */
     uint32_t limit; /* most segments: by capacity, device and table */
     uint32_t free_backed;
@@ -226,6 +227,8 @@ static inline uint64_t addr_off(const struct vd_pool *p, struct vd_addr a)
 }
 int segs_init(struct vd_pool *p, uint32_t count);
 void segs_free(struct vd_pool *p);
+/* Adds a free segment behind the last one. -ENOSPC at the limit. */
+int segs_add(struct vd_pool *p);
 void segs_set_limit(struct vd_pool *p);
 void segs_recount(struct vd_pool *p);
 bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks);
@@ -286,6 +289,8 @@ void space_update_reserve(struct vd_pool *p);
 int space_start(struct vd_pool *p);
 /* Blocks that new data may take right now; negative when the reserve is touched. */
 int64_t space_available(const struct vd_pool *p);
+/* Free segments that the cleaner leaves for the next merge and the log. */
+uint32_t space_keep_segments(const struct vd_pool *p);
 /* Blocks of segments in use that nothing needs. */
 uint64_t space_garbage(const struct vd_pool *p);
 bool space_may_grow(const struct vd_pool *p);

@@ -106,16 +106,9 @@ static int segment_claim(struct vd_pool *p, uint32_t seg, enum vd_stream_kind st
                          uint64_t seq)
 {
     while (seg >= p->segs.count) {
-        if (p->segs.count >= p->segs.limit)
-            return -EUCLEAN;
-        uint32_t n = p->segs.count;
-        if (n >= 16 && (n & (n - 1)) == 0) {
-            struct pool_seg *v = realloc(p->segs.v, sizeof(*v) * n * 2);
-            if (!v)
-                return -ENOMEM;
-            p->segs.v = v;
-        }
-        p->segs.v[p->segs.count++] = (struct pool_seg){.state = VD_SEG_FREE};
+        int r = segs_add(p);
+        if (r < 0)
+            return r == -ENOSPC ? -EUCLEAN : r;
     }
     struct pool_seg *s = &p->segs.v[seg];
     if (s->state == VD_SEG_FIXED)

@@ -16,10 +16,10 @@
 
 int segs_init(struct vd_pool *p, uint32_t count)
 {
-    struct pool_seg *v = calloc(VD_MAX(count, 16u), sizeof(*v));
-    if (!v)
+    p->segs.room = VD_MAX(count, 64u);
+    p->segs.v = calloc(p->segs.room, sizeof(*p->segs.v));
+    if (!p->segs.v)
         return -ENOMEM;
-    p->segs.v = v;
     p->segs.count = count;
     vd_fmutex_init(&p->segs.alloc_lock);
     return 0;
@@ -92,17 +92,17 @@ static int seg_back(struct vd_pool *p, uint32_t i)
     return r;
 }
 
-/* Adds the chunk behind the last segment, unbacked. */
-static int seg_grow(struct vd_pool *p)
+int segs_add(struct vd_pool *p)
 {
     struct pool_segments *s = &p->segs;
     if (s->count >= s->limit)
         return -ENOSPC;
-    if (s->count >= 16 && (s->count & (s->count - 1)) == 0) {
-        struct pool_seg *v = realloc(s->v, sizeof(*v) * s->count * 2);
+    if (s->count == s->room) {
+        struct pool_seg *v = realloc(s->v, sizeof(*v) * s->room * 2);
         if (!v)
             return -ENOMEM;
         s->v = v;
+        s->room *= 2;
     }
     s->v[s->count++] = (struct pool_seg){.state = VD_SEG_FREE};
     s->free_cold++;
@@ -115,7 +115,7 @@ static int64_t seg_find_cold(struct vd_pool *p)
 {
     struct pool_segments *s = &p->segs;
     if (s->free_cold == 0) {
-        int r = seg_grow(p);
+        int r = segs_add(p);
         return r < 0 ? r : (int64_t)s->count - 1;
     }
     for (uint32_t i = 0; i < s->count; i++)
@@ -153,6 +153,7 @@ static int64_t seg_find_backed(struct vd_pool *p, enum vd_stream_kind stream)
 {
     struct pool_segments *s = &p->segs;
     int64_t found = -ENOSPC;
+    bool first = true;
     if (stream == VD_STREAM_META_B) {
         for (uint32_t i = s->count; i-- > 0;)
             if (s->v[i].state == VD_SEG_FREE && s->v[i].backed && s->v[i].pins == 0)
@@ -162,8 +163,9 @@ static int64_t seg_find_backed(struct vd_pool *p, enum vd_stream_kind stream)
     for (uint32_t i = s->low_hint; i < s->count; i++) {
         if (s->v[i].state != VD_SEG_FREE)
             continue;
-        if (found < 0)
+        if (first)
             s->low_hint = i;
+        first = false;
         if (!s->v[i].backed || s->v[i].pins != 0)
             continue;
         if (stream != VD_STREAM_LOG || s->v[i].warm)

@@ -15,7 +15,7 @@
 #define TRIM_AFTER_NS UINT64_C(2000000000)
 #define HEADERS_RESERVE_BLOCKS (VD_MIB(2) / VD_BLOCK)
 #define WARM_KEEP_BYTES VD_MIB(16)
-#define GARBAGE_SLACK_BYTES VD_MIB(64)
+#define GARBAGE_SLACK_BYTES VD_MIB(40) /* with open segments and a window: 64 MiB */
 
 /* Nodes that merging `entries` overlay entries may write, one copy. */
 static uint64_t merge_nodes(const struct vd_pool *p, uint64_t entries)
@@ -35,10 +35,16 @@ void space_update_reserve(struct vd_pool *p)
         nodes += merge_nodes(p, overlay_entries(p->frozen));
     /* Open segments: both metadata streams'; the cleaner's. */
     p->space.for_merge = 2 * nodes + 2 * (uint64_t)p->seg_blocks;
-    p->space.reserved = p->space.for_merge + p->seg_blocks + HEADERS_RESERVE_BLOCKS;
+    p->space.reserved =
+        (space_keep_segments(p) + 2) * (uint64_t)p->seg_blocks + HEADERS_RESERVE_BLOCKS;
 #ifdef VD_PLANT_RESERVE_NOT_ENFORCED
     p->space.reserved = 0;
 #endif
+}
+
+uint32_t space_keep_segments(const struct vd_pool *p)
+{
+    return (uint32_t)VD_DIV_UP(p->space.for_merge, p->seg_blocks) + 1;
 }
 
 int64_t space_available(const struct vd_pool *p)

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Marks a function that may suspend the calling fiber. Whatever was decided before the call must
@@ -29,6 +30,11 @@
 #define VD_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define VD_WARN_UNUSED __attribute__((warn_unused_result))
 #define VD_CLEANUP(fn) __attribute__((cleanup(fn)))
+/* For `char *buf VD_CLEANUP(vd_cleanup_free) = NULL;`: freed when it goes out of scope. */
+static inline void vd_cleanup_free(void *ptr_to_ptr)
+{
+    free(*(void **)ptr_to_ptr);
+}
 
 /* The unit of mapping and checksumming. Guest sectors are 512 bytes. */
 #define VD_BLOCK_SHIFT 12

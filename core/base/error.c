@@ -51,9 +51,14 @@ int vd_fail_at(struct vd_error *err, int code, const char *fmt, ...)
         (void)snprintf(err->id, sizeof(err->id), "system-error");
     }
     old[sizeof(old) - 1] = 0;
-    size_t n = strlen(what);
+    size_t room = sizeof(err->message) - 1, n = strlen(what);
     memcpy(err->message, what, n);
-    (void)snprintf(err->message + n, sizeof(err->message) - n, ": %s", old);
+    size_t glue = VD_MIN(room - n, (size_t)2);
+    memcpy(err->message + n, ": ", glue);
+    n += glue;
+    size_t rest = VD_MIN(room - n, strlen(old));
+    memcpy(err->message + n, old, rest);
+    err->message[n + rest] = 0;
     err->code = code;
     return code;
 }

@@ -48,8 +48,7 @@ void sample_root(struct vd_root *ret)
         .epoch = 17,
         .log_seg = sample_segref(VD_STREAM_LOG, 40),
         .log_sector = 800,
-        .log_next_seg = 43,
-        .log_next_rid = UINT64_C(0x9999888877776666),
+        .log_next = {{43, UINT64_C(0x9999888877776666)}, {44, 7}},
         .log_csum = UINT64_C(0x0123456789abcdef),
         .table_off = {1 << 20, 2 << 20, 3 << 20, 4 << 20},
         .table_area = 65536,
@@ -179,8 +178,7 @@ void sample_record(struct vd_record *ret, void *buf4k, unsigned n)
         .horizon = 480,
         .root_counter = 30,
         .epoch = 17,
-        .next_seg = 41,
-        .next_rid = 0x4444,
+        .next = {{41, 0x4444}, {42, 0x5555}},
         .wall_s = 1700000001,
     };
     for (unsigned i = 0; i < n; i++) {

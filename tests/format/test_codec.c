@@ -193,7 +193,7 @@ static void test_root_refuses(void **state)
     refuse(decode_root, od_root, table_entry_size, 24);
     refuse(decode_root, od_root, table_entry_size, 36);
     refuse(decode_root, od_root, table_entry_size, 96);
-    refuse(decode_root, od_root, pad1[55], 1);
+    refuse(decode_root, od_root, pad1[31], 1);
     refuse(decode_root, od_root, tree[0].height, 0);
     refuse(decode_root, od_root, tree[0].height, 1);
     refuse(decode_root, od_root, tree[0].height, OD_HEIGHT_MAX + 1);
@@ -425,7 +425,7 @@ static void test_record_round_trip(void **state)
         assert_int_equal(out.csum, in.csum);
         assert_int_equal(out.entry_count, n);
         assert_int_equal(out.horizon, in.horizon);
-        assert_int_equal(out.next_rid, in.next_rid);
+        assert_int_equal(out.next[1].rid, in.next[1].rid);
         assert_int_equal(out.at.sector, in.at.sector);
         memcpy(again, buf, sizeof(buf));
         record_seal(&out, again);
@@ -465,8 +465,8 @@ static void test_record_refuses(void **state)
     refuse(decode_record, od_record, echo_len, UINT16_MAX);
     refuse(decode_record, od_record, echo_count, 0);
     refuse(decode_record, od_record, prev_payload_blocks, UINT32_MAX);
-    refuse(decode_record, od_record, pad0[0], 1);
-    refuse(decode_record, od_record, pad1[63], 1);
+    refuse(decode_record, od_record, next[1].pad[0], 1);
+    refuse(decode_record, od_record, pad1[47], 1);
     refuse_at(decode_record, OD_RECORD_ENTRIES + in.entries_len + in.echo_len, 1, 1);
     refuse_at(decode_record, 4095, 1, 1);
 

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pool by itself, on a simulated device: what is acknowledged is there, after closing, after
+ * crashes, after cleaning; a full pool refuses and recovers.
+ */
+#include "core/base/log.h"
+#include "core/base/text.h"
+#include "core/io/simdev.h"
+#include "tests/pool/mini_client.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+struct rig {
+    struct vd_simdisk *disk;
+    struct mini mini;
+    uint64_t seed;
+    uint32_t *version; /* per block of branch 1, 0 = zero */
+    uint64_t blocks;
+    void *buf;
+};
+
+static void fill(void *buf, uint64_t lba, uint32_t version)
+{
+    uint64_t *w = buf;
+    if (version == 0) {
+        memset(buf, 0, VD_BLOCK);
+        return;
+    }
+    for (unsigned i = 0; i < VD_BLOCK / 8; i++)
+        w[i] = (lba << 32 | version) * 0x9e3779b97f4a7c15 + i;
+}
+
+static int open_dev(struct rig *r, unsigned flags)
+{
+    struct vd_dev *dev;
+    struct vd_error err = {0};
+    int res = vd_simdev_open(r->disk, 0, &dev);
+    if (res == 0)
+        res = mini_open(&r->mini, dev, flags, &err);
+    if (res < 0)
+        fprintf(stderr, "open: %d %s\n", res, err.message);
+    return res;
+}
+
+static void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity)
+{
+    struct vd_dev *dev;
+    struct vd_error err = {0};
+    r->blocks = blocks;
+    r->version = calloc(blocks, sizeof(*r->version));
+    r->buf = vd_alloc_aligned(256 * VD_BLOCK);
+    r->disk = vd_simdisk_new(0, capacity ? capacity : VD_MIB(256), r->seed);
+    assert_int_equal(vd_simdev_open(r->disk, 0, &dev), 0);
+    struct pool_format_options opt = {
+        .name = "t", .chunk_size = (uint32_t)VD_MIB(1), .capacity = capacity};
+    assert_int_equal(pool_format(dev, &opt, &err), 0);
+    vd_dev_close(dev);
+    assert_int_equal(open_dev(r, 0), 0);
+}
+
+static void rig_free(struct rig *r)
+{
+    vd_simdisk_free(r->disk);
+    free(r->version);
+    free(r->buf);
+}
+
+static void compare(struct rig *r)
+{
+    uint8_t *want = (uint8_t *)r->buf + VD_BLOCK;
+    for (uint64_t i = 0; i < r->blocks; i++) {
+        int res = mini_read(&r->mini, 1, i, r->buf);
+        if (res < 0)
+            fprintf(stderr, "seed %" PRIu64 ": block %" PRIu64 ": %d\n", r->seed, i, res);
+        assert_int_equal(res, 0);
+        fill(want, i, r->version[i]);
+        if (memcmp(r->buf, want, VD_BLOCK))
+            fprintf(stderr, "seed %" PRIu64 ": block %" PRIu64 " is not version %u\n", r->seed, i,
+                    r->version[i]);
+        assert_memory_equal(r->buf, want, VD_BLOCK);
+    }
+}
+
+static void write_some(struct rig *r, unsigned count, unsigned most)
+{
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t n = 1 + vd_rng_below(rng, most);
+        uint64_t lba = vd_rng_below(rng, r->blocks - n + 1);
+        if (vd_rng_below(rng, 12) == 0) {
+            assert_int_equal(mini_zero(&r->mini, 1, lba, n), 0);
+            memset(&r->version[lba], 0, n * sizeof(r->version[0]));
+            continue;
+        }
+        for (uint64_t b = 0; b < n; b++)
+            fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
+        int res = mini_write(&r->mini, 1, lba, n, r->buf, i % 5 == 0 ? POOL_OP_FUA : 0);
+        assert_int_equal(res, 0);
+        if (i % 97 == 0)
+            assert_int_equal(pool_flush(r->mini.pool), 0);
+    }
+}
+
+static void sound(void *arg, const char *line)
+{
+    fprintf(stderr, "check: %s\n", line);
+}
+
+static void check(struct rig *r)
+{
+    uint64_t nodes;
+    assert_int_equal(pool_check(r->mini.pool, sound, NULL, &nodes), 0);
+}
+
+static int closed_and_reopened(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, 2000, 0);
+    for (int round = 0; round < 4; round++) {
+        write_some(r, 300, 70);
+        compare(r);
+        if (round % 2)
+            assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+        compare(r);
+        assert_int_equal(pool_close(r->mini.pool, &err), 0);
+        assert_int_equal(open_dev(r, round == 1 ? POOL_RDONLY : 0), 0);
+        compare(r);
+        check(r);
+        if (round == 1) {
+            assert_int_equal(pool_close(r->mini.pool, &err), 0);
+            assert_int_equal(open_dev(r, 0), 0);
+        }
+    }
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+static int killed_and_reopened(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, 1500, 0);
+    for (int round = 0; round < 20; round++) {
+        write_some(r, 120, 40);
+        if (round % 7 == 3)
+            assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+        bool power = round % 2;
+        if (power)
+            assert_int_equal(pool_flush(r->mini.pool), 0);
+        pool_abandon(r->mini.pool);
+        vd_simdisk_crash(r->disk, power ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed + round);
+        assert_int_equal(open_dev(r, 0), 0);
+        compare(r);
+        check(r);
+    }
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+static int fixed_working_set_converges(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, 4096, 0); /* 16 MiB rewritten 30 times over */
+    for (int round = 0; round < 30; round++)
+        write_some(r, 1000, 8);
+    compare(r);
+    struct pool_info info;
+    assert_int_equal(pool_settle(r->mini.pool, NULL), 0);
+    pool_info(r->mini.pool, &info);
+    uint64_t used = info.segments - info.free_segments;
+    if (used > 16 * 5 / 4 + 64)
+        fprintf(stderr, "%" PRIu64 " segments in use\n", used);
+    assert_true(used <= 16 * 5 / 4 + 64);
+    compare(r);
+    check(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+static int full_pool_refuses_and_recovers(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, 16384, VD_MIB(48)); /* 64 MiB of volume in 48 MiB of pool */
+    uint64_t lba = 0;
+    int res = 0;
+    for (; lba + 16 <= r->blocks; lba += 16) {
+        for (uint64_t b = 0; b < 16; b++)
+            fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, 1);
+        res = mini_write(&r->mini, 1, lba, 16, r->buf, 0);
+        if (res < 0)
+            break;
+        for (uint64_t b = 0; b < 16; b++)
+            r->version[lba + b] = 1;
+    }
+    assert_int_equal(res, -ENOSPC);
+    assert_true(lba > 16384 / 4);
+    compare(r);
+    pool_abandon(r->mini.pool);
+    vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
+    assert_int_equal(open_dev(r, 0), 0);
+    compare(r);
+    for (uint64_t i = 0; i < lba / 2; i += 64) {
+        assert_int_equal(mini_zero(&r->mini, 1, i, 64), 0);
+        memset(&r->version[i], 0, 64 * sizeof(r->version[0]));
+    }
+    compare(r);
+    /* Rewriting in place goes on for ever in a nearly full pool. */
+    uint64_t all = r->blocks;
+    r->blocks = lba * 15 / 16;
+    for (int round = 0; round < 10; round++)
+        write_some(r, 200, 16);
+    r->blocks = all;
+    compare(r);
+    check(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+static void run(int (*fn)(void *))
+{
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        struct rig rig = {.seed = seed};
+        assert_int_equal(vd_fiber_main(VD_LOOP_SIM, seed, fn, &rig), 0);
+    }
+}
+
+static void what_was_written_is_there_after_close_and_open(void **state)
+{
+    run(closed_and_reopened);
+}
+
+static void what_was_acknowledged_is_there_after_kill_and_crash(void **state)
+{
+    run(killed_and_reopened);
+}
+
+static void rewriting_a_working_set_does_not_grow_the_file(void **state)
+{
+    run(fixed_working_set_converges);
+}
+
+static void a_full_pool_refuses_writes_and_nothing_else(void **state)
+{
+    run(full_pool_refuses_and_recovers);
+}
+
+static void log_line(void *arg, enum vd_log_level level, const char *message)
+{
+    fprintf(stderr, "  log: %s\n", message);
+}
+
+int main(void)
+{
+    vd_log_set_sink(log_line, NULL, VD_LOG_WARNING);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_written_is_there_after_close_and_open),
+        cmocka_unit_test(what_was_acknowledged_is_there_after_kill_and_crash),
+        cmocka_unit_test(rewriting_a_working_set_does_not_grow_the_file),
+        cmocka_unit_test(a_full_pool_refuses_writes_and_nothing_else),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
