@@ -217,7 +217,7 @@ struct od_record {
     uint8_t entries[4096 - OD_RECORD_ENTRIES];
 };
 #define OD_RECORD_COMMIT 1 /* the operation that its entries belong to ends in this record */
-#define OD_RECORD_SEAL 2   /* no entries: moves the horizon */
+#define OD_RECORD_SEAL 2   /* written only to move the horizon; for people who look */
 
 /* Entries: a type byte, a flags byte, total length (multiple of 8), then by type. */
 enum od_entry_type {

@@ -79,8 +79,6 @@ static bool flags_valid(const struct vd_record *r)
                r->prev_payload_blocks == 0;
     if ((r->flags | r->prev_flags) & ~RECORD_FLAGS)
         return false;
-    if ((r->flags & OD_RECORD_SEAL) && (r->entry_count || r->payload_blocks))
-        return false;
     /* A record cannot know itself to be flushed. */
     return r->seq >= 1 && r->horizon < r->seq;
 }
