@@ -84,10 +84,10 @@ struct od_logref {
 
 #define OD_LABEL_CUTS 8
 struct od_cut {
-    le64_t incarnation;    /* the session that was cut */
-    le64_t last_seq;       /* its last record */
-    le64_t last_csum;      /* and that record's checksum */
-    struct od_segref next; /* where the next session's log starts */
+    le64_t incarnation;                     /* the session that was cut */
+    le64_t last_seq;                        /* its last record */
+    le64_t last_csum;                       /* and that record's checksum */
+    struct od_segref next;                  /* where the next session's log starts */
     struct od_logref log_next[OD_LOG_NEXT]; /* that segment's successors */
 };
 
@@ -144,7 +144,7 @@ struct od_root {
     le64_t epoch;   /* current epoch then */
     /* Where replay starts: the record seq + 1, or nothing. */
     struct od_segref log_seg;
-    le32_t log_sector;   /* offset in that segment */
+    le32_t log_sector; /* offset in that segment */
     uint8_t pad0[4];
     struct od_logref log_next[OD_LOG_NEXT]; /* its successors, should record seq + 1 lie there */
     le64_t log_csum; /* checksum of record seq's header: the chain goes on from it */
@@ -208,9 +208,9 @@ struct od_record {
     le16_t echo_count;
     le16_t prev_flags; /* flags of the record the echo is of */
     le32_t prev_payload_blocks;
-    le64_t horizon;      /* highest sequence known to be flushed */
-    le64_t root_counter; /* newest durable root */
-    le64_t epoch;        /* current epoch before its entries */
+    le64_t horizon;                     /* highest sequence known to be flushed */
+    le64_t root_counter;                /* newest durable root */
+    le64_t epoch;                       /* current epoch before its entries */
     struct od_logref next[OD_LOG_NEXT]; /* the reserved successors of this log segment */
     le64_t wall_s;
     uint8_t pad1[48];

@@ -116,8 +116,7 @@ int record_decode(const void *buf4k, struct vd_record *ret)
     };
     if (logrefs_decode(d->next, r.next) < 0)
         return -EUCLEAN;
-    if (!lengths_valid(&r) || !flags_valid(&r) ||
-        !bytes_zero(d->pad1, sizeof(d->pad1)))
+    if (!lengths_valid(&r) || !flags_valid(&r) || !bytes_zero(d->pad1, sizeof(d->pad1)))
         return -EUCLEAN;
     const uint8_t *echo = d->entries + r.entries_len;
     const uint8_t *tail = echo + r.echo_len;

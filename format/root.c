@@ -121,8 +121,8 @@ int root_decode(const void *buf4k, struct vd_root *ret)
         return r;
     /* The position may be the segment's very end. */
     if (ret->log_seg.stream != VD_STREAM_LOG || ret->log_sector % VD_SECTORS_PER_BLOCK ||
-        ret->log_sector > OD_SEG_SECTORS_MAX || !bytes_zero(d->pad0, sizeof(d->pad0)) || !bytes_zero(d->pad1, sizeof(d->pad1)) ||
-        !bytes_zero(d + 1, ROOT_BYTES - sizeof(*d)))
+        ret->log_sector > OD_SEG_SECTORS_MAX || !bytes_zero(d->pad0, sizeof(d->pad0)) ||
+        !bytes_zero(d->pad1, sizeof(d->pad1)) || !bytes_zero(d + 1, ROOT_BYTES - sizeof(*d)))
         return -EUCLEAN;
     r = table_place_check(ret);
     for (int i = 0; r == 0 && i < OD_TREES; i++)
