@@ -387,6 +387,13 @@ static int keep_entry(struct tree_writer *w)
     return 0;
 }
 
+/* Nothing can be put before entry i of the leaf any more. */
+static void passed(struct tree_writer *w, unsigned i)
+{
+    node_entry_key(w->level[0].node, i, &w->put);
+    w->put_any = true;
+}
+
 /* Where the child at the position of level l ends; l = height: the root. */
 static void child_high(const struct tree_writer *w, unsigned l, struct tree_key *high)
 {
@@ -414,6 +421,8 @@ static int advance(struct tree_writer *w, const struct tree_key *key)
                 upto = node_lower(lv->node, key);
                 upto -= node_reaches(lv->node, upto, key);
             }
+            if (lv->idx < upto)
+                passed(w, upto - 1);
             while (lv->idx < upto)
                 if (keep_entry(w) < 0)
                     return w->err;
@@ -508,8 +517,7 @@ int tree_writer_keep(struct tree_writer *w)
     if (!w->peeked)
         return fail(w, -EINVAL);
     w->peeked = false;
-    node_entry_key(w->level[0].node, w->level[0].idx, &w->put);
-    w->put_any = true;
+    passed(w, w->level[0].idx);
     return keep_entry(w);
 }
 
@@ -533,33 +541,43 @@ static bool entry_valid(enum tree_id t, const struct tree_entry *e)
            r->born < r->died && in_cell;
 }
 
+/* Is `key` before the next old entry? */
+static bool fits_here(const struct tree_writer *w, const struct tree_key *key)
+{
+    const struct wlevel *leaf = &w->level[0];
+    struct tree_key at;
+
+    if (!leaf->open)
+        return w->base.height == 0; /* else it is behind TREE_KEY_MAX */
+    if (leaf->idx == leaf->count)
+        return true;
+    node_entry_key(leaf->node, leaf->idx, &at);
+    return tree_key_cmp(&at, key) > 0;
+}
+
 int tree_writer_put(struct tree_writer *w, const struct tree_entry *e)
 {
     if (w->err)
         return w->err;
-    if (!entry_valid(w->tree, e) || tree_key_cmp(&e->key, &w->low) < 0 ||
-        (w->put_any && tree_key_cmp(&e->key, &w->put) <= 0))
+    /* It may lie before the key sought: the rest of a run that reached over it. */
+    if (!entry_valid(w->tree, e) || (w->put_any && tree_key_cmp(&e->key, &w->put) <= 0))
         return fail(w, -EINVAL);
     w->peeked = false;
     int r = advance(w, &e->key);
     if (r < 0)
         return r;
     struct wlevel *leaf = &w->level[0];
-    if (leaf->open && leaf->idx < leaf->count) {
-        struct tree_key next;
-        node_entry_key(leaf->node, leaf->idx, &next);
-        if (tree_key_cmp(&next, &e->key) <= 0)
-            return fail(w, -EINVAL);
-    }
-    if (!leaf->open && w->base.height)
-        return fail(w, -EINVAL); /* behind TREE_KEY_MAX */
+    if (!fits_here(w, &e->key))
+        return fail(w, -EINVAL);
     r = make_dirty(w, 0);
     if (r < 0)
         return r;
     r = builder_add_entry(&leaf->b, e);
     if (r < 0)
         return fail(w, r);
-    w->low = w->put = e->key;
+    if (tree_key_cmp(&e->key, &w->low) > 0)
+        w->low = e->key;
+    w->put = e->key;
     w->put_any = true;
     w->now.entries++;
     return stream(w, 0);
@@ -567,7 +585,9 @@ int tree_writer_put(struct tree_writer *w, const struct tree_entry *e)
 
 int tree_writer_touch(struct tree_writer *w, const struct tree_key *key, unsigned level)
 {
-    int r = tree_writer_seek(w, key);
+    /* A node may begin inside the cell that was just rewritten: then that is where it is now. */
+    struct tree_key at = tree_key_cmp(key, &w->low) < 0 ? w->low : *key;
+    int r = tree_writer_seek(w, &at);
     if (r < 0 || level >= w->base.height || !w->level[level].open)
         return r;
     return make_dirty(w, level);
