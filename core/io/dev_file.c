@@ -270,6 +270,9 @@ static void file_info(struct vd_dev *dev, struct vd_dev_info *ret)
 static void file_close(struct vd_dev *dev)
 {
     struct file_dev *f = file_of(dev);
+    /* By hand: the ring may hold on to the open file for a moment longer than we do. */
+    struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    (void)fcntl(f->fd, F_OFD_SETLK, &unlock);
     close(f->fd);
     free(dev->path);
     free(f);
