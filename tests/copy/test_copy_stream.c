@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -249,12 +250,75 @@ static void test_broken_pipes_and_disks_are_told(void **state)
     on_fiber(broken_body, NULL);
 }
 
+/* A file in the current directory, for tests are run on a real file system. */
+static struct vd_disk *raw_new(const char *name, uint64_t size, bool read_only, int *ret_fd)
+{
+    struct vd_disk *disk;
+    struct vd_error err = {0};
+    int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    *ret_fd = dup(fd);
+    if (size)
+        assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    assert_int_equal(vd_disk_raw(fd, read_only, &disk, &err), 0);
+    return disk;
+}
+
+/* From a sparse file whose end is no whole sector to another, and back. */
+static int raw_body(void *arg)
+{
+    uint64_t size = VD_MIB(64) + 100;
+    static uint8_t buf[3000], back[3000];
+    struct vd_rng rng;
+    struct stat st;
+    struct vd_disk *src, *dst;
+    int src_fd, dst_fd;
+
+    unlink("raw-source");
+    unlink("raw-target");
+    vd_rng_seed(&rng, 9);
+    vd_rng_fill(&rng, buf, sizeof(buf));
+    src = raw_new("raw-source", size, false, &src_fd);
+    vd_disk_unref(src); /* only the file is wanted yet */
+    assert_int_equal(pwrite(src_fd, buf, 3000, VD_MIB(5) + 77), 3000);
+    assert_int_equal(pwrite(src_fd, buf, 100, VD_MIB(64)), 100);
+    assert_int_equal(fsync(src_fd), 0);
+    close(src_fd);
+    src = raw_new("raw-source", 0, true, &src_fd);
+    dst = raw_new("raw-target", VD_MIB(65), false, &dst_fd);
+    assert_int_equal(vd_copy_verify(src, dst, NULL, NULL, NULL, NULL), -EBADMSG);
+    assert_int_equal(vd_copy_disk(src, dst, NULL, NULL, NULL), 0);
+    assert_int_equal(vd_copy_verify(src, dst, NULL, NULL, NULL, NULL), 0);
+    assert_int_equal(pread(dst_fd, back, 3000, VD_MIB(5) + 77), 3000);
+    assert_memory_equal(back, buf, 3000);
+    assert_int_equal(pread(dst_fd, back, 512, VD_MIB(64)), 512);
+    assert_memory_equal(back, buf, 100);
+    for (unsigned i = 100; i < 512; i++)
+        assert_int_equal(back[i], 0);
+    assert_int_equal(fstat(dst_fd, &st), 0);
+    assert_true(st.st_blocks * 512 < (blkcnt_t)VD_MIB(1));
+    vd_disk_unref(src);
+    vd_disk_unref(dst);
+    close(src_fd);
+    close(dst_fd);
+    unlink("raw-source");
+    unlink("raw-target");
+    return 0;
+}
+
+static void test_raw_files_stay_sparse(void **state)
+{
+    on_fiber(raw_body, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_streams_of_every_length),
         cmocka_unit_test(test_limits_are_kept_and_told),
         cmocka_unit_test(test_export_is_in_order),
+        cmocka_unit_test(test_raw_files_stay_sparse),
         cmocka_unit_test(test_broken_pipes_and_disks_are_told),
     };
 
