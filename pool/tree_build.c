@@ -116,7 +116,8 @@ void builder_drop(struct builder *b, size_t n)
     for (size_t i = 0; i < b->n; i++)
         b->item[i].data -= (uint32_t)gone;
     b->data_used -= gone;
-    memmove(b->data, b->data + gone, b->data_used);
+    if (b->data_used)
+        memmove(b->data, b->data + gone, b->data_used);
 }
 
 void builder_pop(struct builder *b)
