@@ -58,7 +58,7 @@ static int cut(struct model *m, uint8_t *buf, uint64_t len, struct iovec *iov, i
     int n = 0;
     while (len > 0) {
         uint64_t part = n == max - 1 ? len : 1 + vd_rng_below(&m->rng, len);
-        if (vd_rng_below(&m->rng, 2) && part > VD_BLOCK)
+        if (n < max - 1 && vd_rng_below(&m->rng, 2) && part > VD_BLOCK)
             part = VD_ROUND_DOWN(part, VD_BLOCK);
         iov[n++] = (struct iovec){.iov_base = buf, .iov_len = part};
         buf += part;
