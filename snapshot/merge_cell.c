@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One cell of one branch in a merge: all versions there are of its blocks, from the trees, the overlay
+ * and a parent being folded in, put in order; what nothing needs falls out, the rest goes back as
+ * HEAD and HISTORY.
+ *
+ * Invariants:
+ *  1 Every run that leaves the trees is accounted for (live blocks, USAGE) as it leaves, every run that
+ *    enters as it enters, with the same rule: so counts return to zero exactly.
+ *  2 Of one block a version dies when the next is born. ZERO after ZERO is no new version; ZERO where
+ *    nothing lies below is the same as nothing, and is not stored.
+ *  3 An address from a tree is what it is after the relocations of the frozen overlay; the overlay's
+ *    own are newer than any relocation from there.
+ *
+ * Called by the sweep of merge.c, in key order. Suspends.
+ */
+#include "snapshot/merge_priv.h"
+
+#include <stdlib.h>
+
+enum { SRC_HISTORY, SRC_HEAD, SRC_OVERLAY };
+
+/* ---- accounts ---- */
+
+static int run_account(struct merge *mg, const struct mbranch *b, const struct vd_run *run, int sign)
+{
+    if (run->type != VD_RUN_DATA)
+        return 0;
+    int64_t blocks = sign * (int64_t)run->blocks;
+    pool_merge_live(mg->m, run->addr, blocks);
+    return usage_add(mg, b, run->born, run->died, blocks * VD_BLOCK);
+}
+
+int run_out(struct merge *mg, const struct mbranch *b, const struct vd_run *run)
+{
+    return run_account(mg, b, run, -1);
+}
+
+int run_in(struct merge *mg, const struct mbranch *b, const struct vd_run *run)
+{
+    return run_account(mg, b, run, 1);
+}
+
+/* ---- taking apart ---- */
+
+static struct vd_addr addr_now(const struct merge *mg, struct vd_addr a)
+{
+    struct vd_addr to;
+    while (overlay_moved(mg->m->frozen, a, &to))
+        a = to;
+    return a;
+}
+
+static int vers_room(struct merge *mg, size_t more)
+{
+    if (mg->nver + more <= mg->ver_room)
+        return 0;
+    size_t room = VD_MAX(mg->ver_room * 2, mg->nver + more + 256);
+    struct ver *v = realloc(mg->ver, room * sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    mg->ver = v;
+    mg->ver_room = room;
+    struct ver **order = realloc(mg->order, room * sizeof(*order));
+    if (!order)
+        return -ENOMEM;
+    mg->order = order;
+    return 0;
+}
+
+/* The part of the run inside the cell, block by block. */
+static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, uint8_t src)
+{
+    uint64_t first = cell * VD_CELL_BLOCKS;
+    uint64_t from = VD_MAX(first, run->lba), end = VD_MIN(first + VD_CELL_BLOCKS, vd_run_end(run));
+    int r = vers_room(mg, VD_CELL_BLOCKS);
+
+    for (uint64_t lba = from; r == 0 && lba < end; lba++) {
+        struct ver *v = &mg->ver[mg->nver++];
+        *v = (struct ver){
+            .born = run->born,
+            .died = src == SRC_OVERLAY ? VD_EPOCH_MAX : run->died,
+            .blk = (uint8_t)(lba - first),
+            .type = (uint8_t)run->type,
+            .src = src,
+        };
+        if (run->type == VD_RUN_DATA) {
+            v->addr = vd_addr_plus(run->addr, lba - run->lba);
+            if (src != SRC_OVERLAY)
+                v->addr = addr_now(mg, v->addr);
+            v->csum = run->csum[lba - run->lba];
+        }
+    }
+    return r;
+}
+
+static int take_old(struct merge *mg, const struct cell_job *job)
+{
+    const struct mbranch *b = job->b;
+    uint64_t lba = job->cell * VD_CELL_BLOCKS;
+    struct vd_run *run = &mg->run;
+    int r = 0;
+
+    while (job->history && r == 0) {
+        r = history_take(&mg->history, b->id, job->cell, run);
+        if (r == 0)
+            r = run_out(mg, b, run);
+        if (r == 0)
+            r = explode(mg, job->cell, run, SRC_HISTORY);
+    }
+    r = r == -ENOENT ? 0 : r;
+    while (job->head && r == 0) {
+        r = head_take(&mg->head, b->id, lba, lba + VD_CELL_BLOCKS, run);
+        if (r == 0) {
+            run->died = VD_EPOCH_MAX;
+            r = run_out(mg, b, run);
+        }
+        if (r == 0)
+            r = explode(mg, job->cell, run, SRC_HEAD);
+    }
+    return r == -ENOENT ? 0 : r;
+}
+
+static int take_new(struct merge *mg, const struct cell_job *job)
+{
+    struct vd_run *run = &mg->run;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < job->nfold; i++) {
+        const struct fold_run *f = &job->fold[i];
+        *run = (struct vd_run){.lba = f->lba, .blocks = f->blocks, .born = f->born,
+                               .died = VD_EPOCH_MAX, .type = f->type, .addr = f->addr};
+        if (f->type == VD_RUN_DATA)
+            memcpy(run->csum, job->b->fold.csum + f->csum, f->blocks * sizeof(run->csum[0]));
+        r = explode(mg, job->cell, run, SRC_HEAD);
+    }
+    for (unsigned i = 0; r == 0 && job->span && i < job->span->count; i++)
+        r = explode(mg, job->cell, &job->span->versions[i], SRC_OVERLAY);
+    return r;
+}
+
+static int ver_cmp(const void *a, const void *b)
+{
+    const struct ver *x = a, *y = b;
+    if (x->blk != y->blk)
+        return x->blk < y->blk ? -1 : 1;
+    if (x->born != y->born)
+        return x->born < y->born ? -1 : 1;
+    return (int)x->src - (int)y->src;
+}
+
+/* ---- one block's versions ---- */
+
+/* Goes through the versions of one block, oldest first: settles when each died, marks those that fall
+ * out (died = born) and notes what changed. */
+static int chain(struct merge *mg, const struct cell_job *job, struct ver *v, size_t n,
+                 bool is_explicit)
+{
+    struct ver *prev = NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (i + 1 < n)
+            v[i].died = VD_MIN(v[i].died, v[i + 1].born);
+        if (v[i].died <= v[i].born) {
+            v[i].died = v[i].born;
+            continue; /* replaced within its epoch */
+        }
+        bool follows = prev && prev->died == v[i].born;
+        if (v[i].type == VD_RUN_ZERO && follows && prev->type == VD_RUN_ZERO) {
+            prev->died = v[i].died;
+            v[i].died = v[i].born;
+            continue;
+        }
+        bool nothing = v[i].type == VD_RUN_ZERO && !is_explicit && !follows;
+        if (v[i].src == SRC_OVERLAY && !nothing && !job->drop) {
+            int r = changed_add(mg, job->b, v[i].born, job->cell * VD_CELL_BLOCKS + v[i].blk);
+            if (r < 0)
+                return r;
+        }
+        prev = &v[i];
+    }
+    return 0;
+}
+
+static int chains(struct merge *mg, const struct cell_job *job, uint64_t limit)
+{
+    uint64_t first = job->cell * VD_CELL_BLOCKS;
+
+    qsort(mg->ver, mg->nver, sizeof(mg->ver[0]), ver_cmp);
+    for (size_t i = 0; i < mg->nver;) {
+        size_t n = 1;
+        while (i + n < mg->nver && mg->ver[i + n].blk == mg->ver[i].blk)
+            n++;
+        int r = chain(mg, job, &mg->ver[i], n, first + mg->ver[i].blk < limit);
+        if (r < 0)
+            return r;
+        i += n;
+    }
+    return 0;
+}
+
+/* ---- putting together ---- */
+
+/* Does y go on where x ends? */
+static bool joins(const struct ver *x, const struct ver *y)
+{
+    return y->blk == x->blk + 1 && y->type == x->type && y->born == x->born && y->died == x->died &&
+           (y->type == VD_RUN_ZERO || vd_addr_equal(vd_addr_plus(x->addr, 1), y->addr));
+}
+
+/* Makes mg->run of v[0..] as far as they join; returns how many. */
+static size_t assemble(struct merge *mg, uint64_t cell, struct ver *const *v, size_t n)
+{
+    struct vd_run *run = &mg->run;
+    size_t k = 1;
+
+    *run = (struct vd_run){
+        .lba = cell * VD_CELL_BLOCKS + v[0]->blk,
+        .born = v[0]->born,
+        .died = v[0]->died,
+        .type = v[0]->type,
+        .addr = v[0]->addr,
+    };
+    run->csum[0] = v[0]->csum;
+    for (; k < n && joins(v[k - 1], v[k]); k++)
+        run->csum[k] = v[k]->csum;
+    run->blocks = k;
+    return k;
+}
+
+static int put_head(struct merge *mg, const struct cell_job *job, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        i += assemble(mg, job->cell, mg->order + i, n - i);
+        int r = run_in(mg, job->b, &mg->run);
+        if (r == 0)
+            r = head_put(&mg->head, job->b->id, &mg->run);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int by_died(const void *a, const void *b)
+{
+    const struct ver *x = *(struct ver *const *)a, *y = *(struct ver *const *)b;
+    if (x->died != y->died)
+        return x->died < y->died ? -1 : 1;
+    return (int)x->blk - (int)y->blk;
+}
+
+/* Of runs, named by where they start in order of died. */
+static int by_key(const void *a, const void *b)
+{
+    const struct ver *x = **(struct ver **const *)a, *y = **(struct ver **const *)b;
+    if (x->blk != y->blk)
+        return (int)x->blk - (int)y->blk;
+    return x->died < y->died ? -1 : x->died > y->died;
+}
+
+/* Runs of HISTORY go in key order, first block before died; but blocks that join are neighbours in
+ * order of died. So that order comes first, and then the runs found in it are put in theirs. */
+static int put_history(struct merge *mg, const struct cell_job *job, size_t n)
+{
+    struct ver **v = mg->order, ***start = n ? malloc(n * sizeof(struct ver **)) : NULL;
+    size_t starts = 0;
+    int r = 0;
+
+    if (!start)
+        return n ? -ENOMEM : 0;
+    qsort(v, n, sizeof(struct ver *), by_died);
+    for (size_t i = 0, k; i < n; i += k) {
+        for (k = 1; i + k < n && joins(v[i + k - 1], v[i + k]); k++)
+            ;
+        start[starts++] = &v[i];
+    }
+    qsort(start, starts, sizeof(struct ver **), by_key);
+    for (size_t i = 0; r == 0 && i < starts; i++) {
+        assemble(mg, job->cell, start[i], (size_t)(v + n - start[i]));
+        r = run_in(mg, job->b, &mg->run);
+        if (r == 0)
+            r = history_put(&mg->history, job->b->id, &mg->run, job->history);
+    }
+    free(start);
+    return r;
+}
+
+static int put_back(struct merge *mg, const struct cell_job *job, uint64_t limit)
+{
+    uint64_t first = job->cell * VD_CELL_BLOCKS;
+    size_t n = 0;
+    int r;
+
+    for (int pass = 0; pass < 2; pass++, n = 0) {
+        for (size_t i = 0; i < mg->nver; i++) {
+            struct ver *v = &mg->ver[i];
+            bool head = v->died == VD_EPOCH_MAX;
+            if (v->died == v->born || head != (pass == 0) ||
+                !version_needed(job->b, v->born, v->died))
+                continue;
+            if (v->type == VD_RUN_ZERO && first + v->blk >= limit)
+                continue;
+            mg->order[n++] = v;
+        }
+        r = pass ? put_history(mg, job, n) : put_head(mg, job, n);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- a branch that is folded into its child ---- */
+
+int fold_add(struct fold_buf *f, const struct vd_run *run)
+{
+    if (f->count == f->room) {
+        size_t room = f->room ? f->room * 2 : 64;
+        struct fold_run *v = realloc(f->run, room * sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        f->run = v;
+        f->room = room;
+    }
+    size_t csums = run->type == VD_RUN_DATA ? run->blocks : 0;
+    if (f->csums + csums > f->csum_room) {
+        size_t room = VD_MAX(f->csum_room * 2, f->csums + csums + 256);
+        uint64_t *v = realloc(f->csum, room * sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        f->csum = v;
+        f->csum_room = room;
+    }
+    f->run[f->count++] = (struct fold_run){run->lba, run->blocks, run->born, run->type, run->addr,
+                                           f->csums};
+    memcpy(f->csum + f->csums, run->csum, csums * sizeof(run->csum[0]));
+    f->csums += csums;
+    return 0;
+}
+
+/* What the child's origin shows goes to the child, all else falls out. */
+static int move_out(struct merge *mg, const struct cell_job *job)
+{
+    struct mbranch *child = job->sweep;
+    uint64_t first = job->cell * VD_CELL_BLOCKS;
+    size_t n = 0;
+
+    for (size_t i = 0; i < mg->nver; i++) {
+        struct ver *v = &mg->ver[i];
+        if (v->born <= child->origin && child->origin < v->died && first + v->blk < child->limit) {
+            v->died = VD_EPOCH_MAX;
+            mg->order[n++] = v;
+        }
+    }
+    for (size_t i = 0; i < n;) {
+        i += assemble(mg, job->cell, mg->order + i, n - i);
+        int r = fold_add(&child->fold, &mg->run);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int merge_cell(struct merge *mg, const struct cell_job *job)
+{
+    uint64_t limit = explicit_limit(job->b, job->cell * VD_CELL_BLOCKS);
+
+    mg->nver = 0;
+    int r = take_old(mg, job);
+    if (r == 0)
+        r = take_new(mg, job);
+    if (r < 0 || !mg->nver || job->drop)
+        return r;
+    r = chains(mg, job, limit);
+    if (r == 0)
+        r = job->sweep ? move_out(mg, job) : put_back(mg, job, limit);
+    return r;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The cleaner's question: does anything still hold these blocks, and what? A header says for whom they
+ * were stored; since then the branch may have been folded, and the blocks overwritten, kept in HISTORY,
+ * or moved. Suspends; answers for the moment at which it returns: HISTORY, which takes loading, is read
+ * first and holds as long as the roots do, everything else is looked at afterwards without suspension.
+ */
+#include "snapshot/store_priv.h"
+
+#include <stdlib.h>
+
+struct ask {
+    struct snap_store *s;
+    const struct pool_owner_query *q;
+    uint32_t left; /* blocks of the query that nobody has claimed yet */
+    struct vd_run *ret;
+    int n, max;
+};
+
+/* Takes up the blocks of the query that the run holds where the query says they are. */
+static void claim(struct ask *a, const struct vd_run *run)
+{
+    const struct pool_owner_query *q = a->q;
+    struct vd_run *last = NULL;
+
+    if (run->type != VD_RUN_DATA)
+        return;
+    for (uint64_t i = 0; i < q->blocks; i++) {
+        uint64_t lba = q->lba + i;
+        if (!(a->left >> i & 1) || lba < run->lba || lba >= vd_run_end(run))
+            continue;
+        struct vd_addr at = pool_moved(a->s->pool, vd_addr_plus(run->addr, lba - run->lba));
+        if (!vd_addr_equal(at, vd_addr_plus(q->addr, i)))
+            continue;
+        if (!last || vd_run_end(last) != lba) {
+            if (a->n == a->max)
+                return;
+            last = &a->ret[a->n++];
+            *last = (struct vd_run){
+                .lba = lba, .born = run->born, .died = run->died, .type = VD_RUN_DATA, .addr = at};
+        }
+        last->csum[last->blocks++] = run->csum[lba - run->lba];
+        a->left &= ~(UINT32_C(1) << i);
+    }
+}
+
+/* All versions in HISTORY: into *runs, to be judged later. VD_YIELDS */
+static int history_read(struct snap_store *s, uint64_t branch, const struct pool_owner_query *q,
+                        struct vd_run **runs, size_t *count)
+{
+    uint64_t cell = q->lba / VD_CELL_BLOCKS;
+    struct tree_key from = {{branch, cell}};
+    struct tree_cursor *c = malloc(sizeof(*c));
+    struct tree_entry *e = malloc(sizeof(*e));
+    size_t room = 0;
+    int r = c && e ? 0 : -ENOMEM;
+
+    if (r == 0)
+        tree_cursor_init(c, pool_forest(s->pool), TREE_HISTORY, &from);
+    while (r == 0 && (r = tree_cursor_next(c, e)) == 0 && e->key.w[0] == branch &&
+           e->key.w[1] == cell) {
+        if (e->run.type != VD_RUN_DATA || e->run.lba >= q->lba + q->blocks ||
+            vd_run_end(&e->run) <= q->lba)
+            continue;
+        if (*count >= room) {
+            room = VD_MAX(2 * room, *count + 8);
+            struct vd_run *v = realloc(*runs, room * sizeof(*v));
+            if (!v) {
+                r = -ENOMEM;
+                break;
+            }
+            *runs = v;
+        }
+        (*runs)[(*count)++] = e->run;
+    }
+    free(c);
+    free(e);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* HEAD, without suspension: -EAGAIN with *need. */
+static int ask_head(struct ask *a, uint64_t branch, struct forest_need *need)
+{
+    struct snap_store *s = a->s;
+    int n = tree_head_find(pool_forest(s->pool), branch, a->q->lba, a->q->blocks, s->runs,
+                           VD_CELL_BLOCKS, need);
+    for (int i = 0; i < n; i++)
+        claim(a, &s->runs[i]);
+    return VD_MIN(n, 0);
+}
+
+/* The branch that may hold the blocks now, or NULL; *child: where a fold has got to, it may be that. */
+static struct branch *asked_branch(struct snap_store *s, uint64_t id, struct branch **child)
+{
+    struct branch *b = catalog_resolve(&s->cat, id);
+    *child = b ? b->into : NULL;
+    return b;
+}
+
+static int ask_branch(struct ask *a, uint64_t branch, const struct vd_run *old, size_t count,
+                      struct forest_need *need)
+{
+    /* No overlay can hold them: a segment that one points into is never cleaned. */
+    int r = ask_head(a, branch, need);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        claim(a, &old[i]);
+    return r;
+}
+
+/* The answer for one branch: the number of runs. -EAGAIN: something changed, ask anew. VD_YIELDS */
+static int owner_in(struct ask *a, uint64_t branch)
+{
+    struct forest *f = pool_forest(a->s->pool);
+    uint64_t version = forest_version(f);
+    struct forest_need need;
+    struct vd_run *old = NULL;
+    size_t count = 0;
+
+    a->n = 0;
+    a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
+    int r = ask_branch(a, branch, NULL, 0, &need);
+    if (r == 0 && a->left) {
+        r = history_read(a->s, branch, a->q, &old, &count);
+        a->n = 0;
+        a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
+        if (r == 0)
+            r = forest_version(f) == version ? ask_branch(a, branch, old, count, &need) : -ESTALE;
+    }
+    free(old);
+    if (r == -EAGAIN) {
+        r = forest_load(f, &need);
+        return r < 0 && r != -EAGAIN ? r : -EAGAIN;
+    }
+    if (r == -ESTALE)
+        return -EAGAIN;
+    return r < 0 ? r : a->n;
+}
+
+int owner_find(void *c, const struct pool_owner_query *q, struct vd_run *ret, int max,
+               uint64_t *branch)
+{
+    struct snap_store *s = c;
+    struct ask a = {.s = s, .q = q, .ret = ret, .max = max};
+
+    if (!q->blocks || q->lba % VD_CELL_BLOCKS + q->blocks > VD_CELL_BLOCKS)
+        return -EINVAL;
+    for (;;) {
+        struct branch *child, *b = asked_branch(s, q->branch, &child);
+        if (!b || !branch_needed(b))
+            return 0; /* what a branch on its way out still holds is not worth moving */
+        uint64_t version = forest_version(pool_forest(s->pool)), id = b->id;
+        uint64_t child_id = child ? child->id : 0;
+        int n = owner_in(&a, id);
+        *branch = id;
+        if (n == 0 && child_id) {
+            n = owner_in(&a, child_id);
+            *branch = child_id;
+        }
+        /* A cell moves to the child as a whole, with a new root. */
+        if (n != -EAGAIN && forest_version(pool_forest(s->pool)) == version)
+            return n;
+        if (n < 0 && n != -EAGAIN)
+            return n;
+    }
+}
