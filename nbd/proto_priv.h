@@ -29,8 +29,8 @@ enum nbd_option {
     NBD_OPT_INFO = 6,
     NBD_OPT_GO = 7,
     NBD_OPT_STRUCTURED_REPLY = 8,
-    NBD_OPT_LIST_META_CONTEXT = 10,
-    NBD_OPT_SET_META_CONTEXT = 11,
+    NBD_OPT_LIST_META_CONTEXT = 9,
+    NBD_OPT_SET_META_CONTEXT = 10,
 };
 
 #define NBD_REP_ERR(n) (UINT32_C(1) << 31 | (n))

@@ -68,7 +68,7 @@ class Handshake(Door):
     def test_unknown_options_are_answered(self):
         with self.server.connect() as w:
             w.hello()
-            for option in (0, 4, OPT_STARTTLS, 9, 12, 99, 1 << 31, (1 << 32) - 1):
+            for option in (0, 4, OPT_STARTTLS, 11, 12, 99, 1 << 31, (1 << 32) - 1):
                 for data in (b"", b"x" * 1000):
                     self.assertEqual(w.option(option, data)[0][0], ERR_UNSUP)
             w.go("vol")
