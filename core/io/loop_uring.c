@@ -12,6 +12,7 @@
 
 #include <liburing.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -184,7 +185,17 @@ static void uring_cancel(struct vd_loop *loop, struct loop_op *op)
 
 /* ---- waiting ---- */
 
-/* Watches for up to spin_ns. True if something came. */
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Watches for up to spin_ns. True if something came. Whoever else wants the processor gets it at
+ * each look: it may well be the one who is to answer. */
 static bool spin(struct vd_loop *loop, uint64_t began_ns, uint64_t until_ns)
 {
     struct uring *u = loop->be;
@@ -193,12 +204,9 @@ static bool spin(struct vd_loop *loop, uint64_t began_ns, uint64_t until_ns)
         for (int i = 0; i < 20; i++) {
             if (something_came(u) || atomic_load_explicit(&loop->inbox_full, memory_order_relaxed))
                 return true;
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#elif defined(__aarch64__)
-            __asm__ volatile("yield");
-#endif
+            cpu_relax();
         }
+        (void)sched_yield();
     } while (loop_clock_ns(loop) < end);
     return false;
 }
