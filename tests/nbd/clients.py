@@ -46,7 +46,7 @@ def libnbd_python():
 
 class Clients(unittest.TestCase):
     def setUp(self):
-        self.server = Server(EXE, "--volume", f"vol={SIZE}", "--volume", f"full={SIZE}", "--fill",
+        self.server = Server(EXE, "--volume", f"full={SIZE}", "--fill", "--volume", f"vol={SIZE}",
                              "--volume", f"empty={SIZE}", "--snapshot", "full@monday", "--shuffle")
         self.addCleanup(self.server.__exit__, None)
         self.tmp = tempfile.TemporaryDirectory(prefix="vdisk-nbd-", dir="/var/tmp")
