@@ -165,9 +165,11 @@ static int open_dest(struct cli *c, const char *path, bool *ret_made)
     if (strcmp(path, "-") == 0) {
         if (isatty(STDOUT_FILENO))
             return cli_fail(c, -EINVAL, "usage", "standard output is a terminal: give it a pipe");
-        int fd = open_std(STDOUT_FILENO, O_RDWR);
-        if (fd < 0)
-            fd = open_std(STDOUT_FILENO, O_WRONLY);
+        struct stat out;
+        bool file =
+            fstat(STDOUT_FILENO, &out) == 0 && (S_ISREG(out.st_mode) || S_ISBLK(out.st_mode));
+        /* A pipe opened for reading too would never tell that its reader has gone. */
+        int fd = open_std(STDOUT_FILENO, file ? O_RDWR : O_WRONLY);
         return fd < 0 ? cli_fail(c, fd, "copy-write", "standard output: %s", strerror(-fd)) : fd;
     }
     c->target = c->args[1];

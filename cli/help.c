@@ -77,11 +77,10 @@ void cli_help(FILE *out, const struct cli_command *cmd)
         fprintf(out, "  %s\n", e[0]);
         wrap(out, e[1], 6);
     }
-    fputs("\nExit status:\n  0 ok, 1 failed, 2 wrong usage", out);
-    for (unsigned e = EXIT_NOT_FOUND; e < EXIT_COUNT; e++)
-        if (cmd->exits & (1u << e))
-            fprintf(out, ", %u %s", e, cli_exit_text(e));
-    fputs("\n", out);
+    fputs("\nExit status:\n", out);
+    for (unsigned e = 0; e < EXIT_COUNT; e++)
+        if (e <= EXIT_USAGE || (cmd->exits & (1u << e)))
+            fprintf(out, "  %u  %s\n", e, cli_exit_text(e));
 }
 
 static void summaries(FILE *out, const char *word)

@@ -76,7 +76,7 @@ static int run(struct cli *c)
 /* The parent's half of --detach: passes on that the job has begun, or the child's exit status. */
 static int detach_parent(struct cli *c, int fd, pid_t child)
 {
-    char text[4096];
+    char text[1024];
     size_t used = 0;
     ssize_t n;
     while (used < sizeof(text) - 1 &&

@@ -75,7 +75,8 @@ void cli_progress_event(struct cli *c, json_t *event)
     }
     if (c->progress == PROGRESS_JSON)
         print_event(event);
-    else if (c->progress == PROGRESS_AUTO && isatty(STDERR_FILENO))
+    else if (c->progress == PROGRESS_AUTO && isatty(STDERR_FILENO) &&
+             (c->bar || get_int(event, "done") != get_int(event, "total")))
         draw(c, get_str(event, "kind"), (uint64_t)get_int(event, "done"),
              (uint64_t)get_int(event, "total"));
 }

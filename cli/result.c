@@ -25,6 +25,7 @@ int cli_exit_status(const struct vd_error *err)
         int code;
         enum cli_exit status;
     } map[] = {
+
         {-ENOENT, EXIT_NOT_FOUND},       {-EBUSY, EXIT_BUSY},
         {-EUCLEAN, EXIT_DAMAGE},         {-EBADMSG, EXIT_DAMAGE},
         {-ENOSPC, EXIT_NO_SPACE},        {-EDQUOT, EXIT_NO_SPACE},
@@ -38,6 +39,8 @@ int cli_exit_status(const struct vd_error *err)
     for (size_t i = 0; i < VD_ARRAY_SIZE(usage); i++)
         if (strcmp(err->id, usage[i]) == 0)
             return EXIT_USAGE;
+    if (strcmp(err->id, "served-read-only") == 0)
+        return EXIT_BUSY;
     for (size_t i = 0; i < VD_ARRAY_SIZE(map); i++)
         if (err->code == map[i].code)
             return map[i].status;
@@ -56,12 +59,14 @@ static const char *advice(const char *id)
         {"volume-exists", "choose another name, or delete it first"},
         {"snapshot-exists", "choose another name, or delete it first"},
         {"volume-busy", "disconnect its clients first"},
-        {"volume-has-snapshots", "delete them first, or say --recursive"},
+        {"volume-has-snapshots",
+         "delete those first, or all at once with \"volume delete --recursive\""},
         {"snapshot-held", "release its holds first"},
         {"no-space", "delete volumes or snapshots, or give the pool more room"},
         {"shrink-refused", "say --shrink if what lies beyond the new end may be lost"},
         {"exists", "choose another name, or remove it first"},
         {"holds-data", "say --force to overwrite it"},
+        {"served-read-only", "stop that, or serve it without --read-only"},
         {"in-use", "wait until that ends, or stop it"},
         {"not-a-pool", "\"vdisk create\" and \"vdisk pool create\" make pools"},
         {"unsupported-feature", "use a newer vdisk"},

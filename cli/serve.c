@@ -55,11 +55,16 @@ static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner *
         int r = vd_owner_open(p->path, &opt, ret, &c->err);
         if (r != -EBUSY && r != -EADDRINUSE)
             return r;
-        vd_client_owner(p->path, who, sizeof(who));
         if (c->cancelled)
             return cli_fail(c, -ECANCELED, "cancelled", "cancelled");
-        if (strstr(who, "(vdisk serve)") || !strstr(who, "(vdisk") || vd_loop_now_ns(loop) >= until)
+        bool serving = false;
+        bool seen = vd_client_owner(p->path, who, sizeof(who), &serving) == 0;
+        bool foreign =
+            !seen && strstr(c->err.message, "by process") && !strstr(c->err.message, "(vdisk");
+        if (seen && (serving || vd_loop_now_ns(loop) >= until))
             return cli_fail(c, -EBUSY, "in-use", "%s is in use by %s", p->path, who);
+        if (foreign || vd_loop_now_ns(loop) >= until)
+            return r;
         vd_fiber_sleep(PAUSE_NS);
     }
 }

@@ -53,41 +53,40 @@ static int text_width(const char *s)
     return n;
 }
 
-static void put(FILE *out, const char *text, int width, bool right, bool last)
+/* One line; nothing is printed after its last text. */
+static void put_row(FILE *out, const char *const *cells, int n, const int *width, const bool *right)
 {
-    int pad = width - text_width(text);
-    if (right)
-        fprintf(out, "%*s", pad, "");
-    fputs(text, out);
-    if (!right && !last)
-        fprintf(out, "%*s", pad, "");
-    if (!last)
-        fputs("  ", out);
+    int owed = 0;
+    for (int i = 0; i < n; i++) {
+        const char *text = cells[i] ? cells[i] : "";
+        int pad = width[i] - text_width(text);
+        if (!*text) {
+            owed += width[i] + 2;
+            continue;
+        }
+        fprintf(out, "%*s%s", owed + (right[i] ? pad : 0), "", text);
+        owed = (right[i] ? 0 : pad) + 2;
+    }
+    fputc('\n', out);
 }
 
 void table_print(struct cli_table *t, FILE *out)
 {
     int width[TABLE_COLUMNS];
     bool right[TABLE_COLUMNS];
+    size_t n = (size_t)t->n_columns;
     for (int i = 0; i < t->n_columns; i++) {
         right[i] = t->heads[i][0] == '>';
         t->heads[i] += right[i];
         width[i] = text_width(t->heads[i]);
     }
+    for (size_t k = 0; k < n * (size_t)t->n_rows; k++)
+        width[k % n] = VD_MAX(width[k % n], t->cells[k] ? text_width(t->cells[k]) : 0);
+    put_row(out, t->heads, t->n_columns, width, right);
     for (int r = 0; r < t->n_rows; r++)
-        for (int i = 0; i < t->n_columns; i++) {
-            const char *cell = t->cells[r * t->n_columns + i];
-            width[i] = VD_MAX(width[i], cell ? text_width(cell) : 0);
-        }
-    for (int r = -1; r < t->n_rows; r++) {
-        for (int i = 0; i < t->n_columns; i++) {
-            const char *cell = r < 0 ? t->heads[i] : t->cells[r * t->n_columns + i];
-            put(out, cell ? cell : "", width[i], right[i], i == t->n_columns - 1);
-        }
-        fputc('\n', out);
-    }
-    for (int i = 0; i < t->n_rows * t->n_columns; i++)
-        free(t->cells[i]);
+        put_row(out, (const char *const *)t->cells + (size_t)r * n, t->n_columns, width, right);
+    for (size_t k = 0; k < n * (size_t)t->n_rows; k++)
+        free(t->cells[k]);
     free(t->cells);
 }
 

@@ -223,7 +223,9 @@ static int remote_answer(struct vd_client *c, struct vd_stream *s, json_t **ret,
         else if ((v = json_object_get(frame, "error")))
             r = vd_wire_error_get(v, err);
         else if (json_is_true(json_object_get(frame, "retry")))
-            r = -EAGAIN;
+            r = json_is_true(json_object_get(frame, "read_only"))
+                    ? vd_fail(err, -EROFS, "served-read-only", "the pool is served read-only")
+                    : -EAGAIN;
         else
             r = vd_fail(err, -EPROTO, "protocol", "the owner's answer is not understood");
         json_decref(frame);
@@ -250,36 +252,25 @@ static int run_remote(struct vd_client *c, struct vd_stream *s, const char *comm
 
 /* --- who --- */
 
-static void describe_holder(const char *path, char *buf, size_t len)
-{
-    char name[64];
-    uid_t uid;
-    pid_t pid = vd_lock_holder(path, name, sizeof(name), &uid);
-    if (pid)
-        snprintf(buf, len, "PID %d (%s)", (int)pid, name);
-    else
-        snprintf(buf, len, "another process");
-}
-
 static void describe_hello(json_t *h, char *buf, size_t len)
 {
     const char *name = json_string_value(json_object_get(h, "name"));
-    snprintf(buf, len, "PID %d (%.60s)", (int)json_integer_value(json_object_get(h, "pid")),
+    snprintf(buf, len, "process %d (%.60s)", (int)json_integer_value(json_object_get(h, "pid")),
              name ? name : "vdisk");
 }
 
-const char *vd_client_owner(const char *path, char *buf, size_t len)
+int vd_client_owner(const char *path, char *buf, size_t len, bool *ret_serving)
 {
     struct vd_stream *s;
     json_t *h;
-    if (find_owner(path, &s, &h, NULL) == 0) {
-        describe_hello(h, buf, len);
-        json_decref(h);
-        vd_stream_close(s);
-    } else {
-        describe_holder(path, buf, len);
-    }
-    return buf;
+    int r = find_owner(path, &s, &h, NULL);
+    if (r < 0)
+        return r;
+    describe_hello(h, buf, len);
+    *ret_serving = json_is_true(json_object_get(h, "serving"));
+    json_decref(h);
+    vd_stream_close(s);
+    return 0;
 }
 
 /* What one attempt needs. */
@@ -310,6 +301,9 @@ static int ask_owner(struct vd_client *c, struct request *q, json_t **ret, struc
                     "%s holds another pool than the one registered: attach it again", q->path);
     else
         r = run_remote(c, s, q->command, q->args, q->fds, q->nfds, ret, err);
+    if (r == -EROFS && err && !strcmp(err->id, "served-read-only"))
+        r = vd_fail(err, -EROFS, "served-read-only", "%s is served read-only by %s", q->path,
+                    q->who);
     json_decref(h);
     vd_stream_close(s);
     return r;
@@ -327,19 +321,22 @@ static int attempt(struct vd_client *c, struct request *q, json_t **ret, struct 
         .listen = flags & (VD_COMMAND_WRITES | VD_COMMAND_JOB),
     };
     struct vd_owner *o;
-    int r;
+    int r = -EAGAIN;
     if (q->uuid)
         opt.uuid = *q->uuid;
     *q->who = 0;
-    if (flags & VD_COMMAND_OWNER) {
+    /* What only reads and may take long had better be done here, if the lock can be shared. */
+    bool own_first = (flags & VD_COMMAND_JOB) && !(flags & VD_COMMAND_WRITES);
+    if (!own_first)
         r = ask_owner(c, q, ret, err);
-        if (r != -EAGAIN)
-            return r;
-    }
+    if (r != -EAGAIN)
+        return r;
     r = vd_owner_open(q->path, &opt, &o, err);
     if (r == 0)
         return run_local(c, o, q->command, q->args, q->fds, q->nfds, ret, err);
-    return r == -EBUSY ? ask_owner(c, q, ret, err) : r;
+    if (r == -EBUSY && own_first)
+        r = ask_owner(c, q, ret, err);
+    return r == -EBUSY ? -EAGAIN : r;
 }
 
 int vd_client_call(struct vd_client *c, const char *path, const struct vd_uuid *uuid,
@@ -358,16 +355,17 @@ int vd_client_call(struct vd_client *c, const char *path, const struct vd_uuid *
         r = attempt(c, &q, ret, err);
         if (r != -EAGAIN)
             break;
-        bool foreign = false;
-        if (!*q.who) {
-            describe_holder(path, q.who, sizeof(q.who));
-            /* Whoever it is, if it is not one of us there is nothing to wait for. */
-            foreign = strncmp(q.who, "PID ", 4) == 0 && !strstr(q.who, "(vdisk");
-        }
-        if (foreign || vd_loop_now_ns(loop) >= until)
-            r = vd_fail(err, -EBUSY, "in-use", "%s is in use by %s", path, q.who);
-        else
+        /* *err is of the lock that could not be had, and may name the holder. If that is not one of
+         * us there is nothing to wait for. */
+        bool foreign = err && err->code == -EBUSY && strstr(err->message, "by process") &&
+                       !strstr(err->message, "(vdisk");
+        if (foreign || vd_loop_now_ns(loop) >= until) {
+            r = -EBUSY;
+            if (*q.who)
+                vd_fail(err, r, "in-use", "%s is in use by %s", path, q.who);
+        } else {
             vd_fiber_sleep(PAUSE_NS);
+        }
     }
     json_decref(args);
     return r;

@@ -42,9 +42,9 @@ int vd_client_call(struct vd_client *c, const char *path, const struct vd_uuid *
 /* Asks the running call, and those to come, to stop; from any fiber of the loop. */
 void vd_client_cancel(struct vd_client *c);
 
-/* "PID 123 (vdisk serve)" for the one that has `path` locked; "another process" when it cannot be
- * seen. Fills buf. VD_YIELDS */
-const char *vd_client_owner(const char *path, char *buf, size_t len);
+/* The owner of `path` that answers, as "process 123 (vdisk serve)"; *ret_serving tells whether it
+ * stays. -EAGAIN when none answers. VD_YIELDS */
+int vd_client_owner(const char *path, char *buf, size_t len, bool *ret_serving);
 
 /* Calls fn with the hello of each owner of this user that answers. VD_YIELDS */
 int vd_client_owners(void (*fn)(void *arg, json_t *hello), void *arg, struct vd_error *err);

@@ -85,10 +85,13 @@ static json_t *door_uri(const char *address)
 {
     char *uri;
     int n;
-    if (strncmp(address, "unix:", 5) == 0)
-        n = asprintf(&uri, "nbd+unix:///?socket=%s", address + 5);
-    else
+    if (strncmp(address, "unix:", 5) == 0) {
+        char *full = realpath(address + 5, NULL);
+        n = asprintf(&uri, "nbd+unix:///?socket=%s", full ? full : address + 5);
+        free(full);
+    } else {
         n = asprintf(&uri, "nbd://%s", strncmp(address, "tcp:", 4) == 0 ? address + 4 : address);
+    }
     if (n < 0)
         return NULL;
     json_t *v = vd_wire_text(uri);

@@ -47,7 +47,7 @@ static void jobs_trim(struct vd_owner *o)
         struct vd_job *job = job_of(it);
         if (job->state == VD_JOB_RUNNING || job->watchers)
             continue;
-        if (ended > JOBS_KEPT) {
+        if (ended > JOBS_KEPT || (job->quiet && job->state == VD_JOB_DONE)) {
             job_free(job);
             ended--;
         }
@@ -63,6 +63,7 @@ static void job_fiber(void *arg)
     if (job->free_arg)
         job->free_arg(job->arg);
     job->arg = NULL;
+    job->unblock = NULL;
     job->result = result;
     job->ended_s = vd_loop_wall_s(o->loop);
     if (r == 0)
@@ -156,8 +157,7 @@ int vd_job_follow(struct vd_job *job, struct vd_call *call, bool only_watch, jso
             *err = job->err;
         return job->err.code;
     }
-    if (told != UINT64_MAX)
-        emit_progress(call, job);
+    (void)emit_progress(call, job);
     if (ret)
         *ret = job->result ? json_incref(job->result) : json_object();
     return 0;
@@ -188,6 +188,8 @@ struct vd_job *vd_job_find(struct vd_owner *o, unsigned id)
 void vd_job_cancel(struct vd_job *job)
 {
     job->cancel = true;
+    if (job->unblock && job->state == VD_JOB_RUNNING)
+        job->unblock(job->arg);
 }
 
 json_t *vd_job_json(const struct vd_job *job)

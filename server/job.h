@@ -41,10 +41,12 @@ struct vd_job {
     struct vd_error err;
     json_t *result;
     struct vd_waitq changed;
+    bool quiet;    /* of no interest once it is done */
     unsigned watchers; /* calls that look at it: it is not to be freed */
     vd_job_fn *fn;
     void *arg;
     void (*free_arg)(void *arg);
+    void (*unblock)(void *arg); /* called when it is cancelled, if set: wakes it from a pipe */
 };
 
 /* Starts a job; `arg` is taken over in any case and freed by free_arg when the work has ended. The

@@ -22,6 +22,7 @@ static void owner_free(struct vd_owner *o)
     vd_jobs_free(o);
     free(o->name);
     free(o->path);
+    free(o->full_path);
     free(o);
 }
 
@@ -42,7 +43,10 @@ static struct vd_owner *owner_new(const char *path, const struct vd_owner_option
     vd_waitq_init(&o->settle);
     o->name = strdup(opt->name);
     o->path = strdup(path);
-    if (o->name && o->path)
+    o->full_path = realpath(path, NULL);
+    if (!o->full_path)
+        o->full_path = strdup(path);
+    if (o->name && o->path && o->full_path)
         return o;
     owner_free(o);
     return NULL;

@@ -29,6 +29,7 @@ struct vd_owner {
     struct vd_store *store;
     char *name;
     char *path; /* of the first device, as given */
+    char *full_path;
     uint64_t st_dev, st_ino;
     bool read_only, serving, closing;
     bool takes_jobs; /* a one-shot owner that runs a job itself takes others' jobs too */

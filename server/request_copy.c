@@ -25,6 +25,7 @@ struct transfer {
     struct vd_job *job;
     int fd; /* -1 once it has been given away */
     bool stream;
+    struct vd_stream *pipe; /* while it is open */
     bool overwrite;
     bool resumed;
     struct request_target target;
@@ -47,6 +48,33 @@ static void transfer_progress(void *arg, const struct vd_copy_stats *now)
 {
     struct transfer *t = arg;
     t->job->done = t->base + now->done;
+}
+
+/* A pipe may be silent for ever. */
+static void transfer_unblock(void *arg)
+{
+    struct transfer *t = arg;
+    if (t->pipe)
+        vd_stream_shutdown(t->pipe);
+}
+
+static int pipe_open(struct transfer *t)
+{
+    int r = vd_stream_new(t->fd, &t->pipe);
+    if (r < 0)
+        t->pipe = NULL;
+    else
+        t->job->unblock = transfer_unblock;
+    t->fd = r < 0 ? t->fd : -1;
+    return r;
+}
+
+static void pipe_close(struct transfer *t)
+{
+    struct vd_stream *s = t->pipe;
+    t->job->unblock = NULL;
+    t->pipe = NULL;
+    vd_stream_close(s);
 }
 
 static int cancelled(struct vd_job *job, struct vd_error *err)
@@ -160,18 +188,16 @@ static int import_steps(struct transfer *t, struct vd_disk *src, struct vd_disk 
 
 static int import_stream(struct transfer *t, struct vd_disk *dst, struct vd_error *err)
 {
-    struct vd_stream *src;
-    int r = vd_stream_new(t->fd, &src);
+    int r = pipe_open(t);
     if (r < 0)
         return vd_fail(err, r, "copy-read", "cannot read the source: %s", strerror(-r));
-    t->fd = -1;
     struct vd_copy_options opt = {.flags = VD_COPY_TARGET_ZERO | VD_COPY_GROW,
                                   .progress = transfer_progress,
                                   .arg = t,
                                   .cancel = &t->job->cancel};
     struct vd_copy_stats stats = {0};
-    r = vd_copy_from_stream(src, dst, &opt, &stats, err);
-    vd_stream_close(src);
+    r = vd_copy_from_stream(t->pipe, dst, &opt, &stats, err);
+    pipe_close(t);
     t->total = stats.done;
     if (r == 0 && stats.done == 0)
         r = vd_fail(err, -EINVAL, "source-empty", "the source is empty");
@@ -261,8 +287,8 @@ static int import_job(struct vd_job *job, void *arg, json_t **ret, struct vd_err
         *ret = json_pack("{s:s, s:I}", "volume", t->target.volume, "bytes", (json_int_t)t->total);
         return 0;
     }
-    if (r == -ECANCELED)
-        cancelled(job, err);
+    if (job->cancel)
+        r = cancelled(job, err);
     /* What is interrupted can go on later; what failed or is not wanted leaves nothing behind. */
     if (r != -ECANCELED || !job->hold_over || t->stream)
         (void)vd_store_volume_delete(o->store, t->temp, true, NULL);
@@ -493,13 +519,11 @@ int request_job_resume(struct vd_call *call, json_t **ret, struct vd_error *err)
 static int export_to_stream(struct transfer *t, struct vd_disk *src,
                             const struct vd_copy_options *opt, struct vd_error *err)
 {
-    struct vd_stream *dst;
-    int r = vd_stream_new(t->fd, &dst);
+    int r = pipe_open(t);
     if (r < 0)
         return vd_fail(err, r, "copy-write", "cannot write to the pipe: %s", strerror(-r));
-    t->fd = -1;
-    r = vd_copy_to_stream(src, dst, opt, NULL, err);
-    vd_stream_close(dst);
+    r = vd_copy_to_stream(src, t->pipe, opt, NULL, err);
+    pipe_close(t);
     return r;
 }
 
@@ -567,7 +591,7 @@ static int export_job(struct vd_job *job, void *arg, json_t **ret, struct vd_err
     r = export_run(t, from, err);
     if (snapshot)
         (void)vd_store_snapshot_delete(o->store, &from, 1, NULL);
-    if (r == -ECANCELED)
+    if (r < 0 && job->cancel)
         return cancelled(job, err);
     if (r == 0)
         *ret = json_pack("{s:s, s:I}", "volume", t->target.volume, "bytes", (json_int_t)t->total);

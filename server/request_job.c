@@ -30,8 +30,11 @@ static int no_job(unsigned id, struct vd_error *err)
 int request_job_list(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
     json_t *list = json_array();
-    vd_list_each (it, &call->owner->jobs)
-        json_array_append_new(list, vd_job_json(vd_container_of(it, struct vd_job, link)));
+    vd_list_each (it, &call->owner->jobs) {
+        const struct vd_job *job = vd_container_of(it, struct vd_job, link);
+        if (!job->quiet || job->state != VD_JOB_DONE)
+            json_array_append_new(list, vd_job_json(job));
+    }
     int r = imports_left(call->owner, list);
     *ret = json_pack("{s:o}", "jobs", list);
     return r;
@@ -265,5 +268,5 @@ int request_check(struct vd_call *call, json_t **ret, struct vd_error *err)
         return vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     }
     c->data = request_flag(call, "data");
-    return vd_job_call(call, "check", call->owner->path, check_job, c, check_free, ret, err);
+    return vd_job_call(call, "check", call->owner->full_path, check_job, c, check_free, ret, err);
 }

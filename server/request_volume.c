@@ -46,7 +46,7 @@ static json_t *pool_json(struct vd_owner *o, const struct vd_store_info *p)
     json_t *v = json_pack(
         "{s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:I, s:b, "
         "s:I}",
-        "name", p->name, "uuid", uuid, "path", vd_wire_text(o->path), "created",
+        "name", p->name, "uuid", uuid, "path", vd_wire_text(o->full_path), "created",
         (json_int_t)p->created_s, "capacity", (json_int_t)p->capacity, "allocated",
         (json_int_t)p->allocated, "live", (json_int_t)p->live, "metadata", (json_int_t)p->metadata,
         "log", (json_int_t)p->log_bytes, "reserved", (json_int_t)p->reserved, "volumes",

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Directories for sockets and configuration, and who holds a lock. Blocking but short; called by
- * the client side and once by an owner when it starts. Does not yield.
+ * Directories for sockets and configuration. Blocking but short; called by the client side and once
+ * by an owner when it starts. Does not yield.
  *
  * 1. A socket directory is used only when it is ours and closed to others, so nobody can put a
  *    socket of his own where a client looks for its owner.
  */
 #include "server/runtime.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static int no_memory(struct vd_error *err)
@@ -113,71 +109,4 @@ int vd_config_dir(char **ret, struct vd_error *err)
         return no_memory(err);
     *ret = dir;
     return 0;
-}
-
-/* Whether a line of fdinfo is a lock on device `maj:min`, inode `ino`. The kernel writes
- * "lock:	1: OFDLCK ADVISORY  WRITE -1 fd:00:1234 0 EOF". */
-static bool lock_line(const char *line, const struct stat *st)
-{
-    if (strncmp(line, "lock:", 5) != 0)
-        return false;
-    char want[64];
-    snprintf(want, sizeof(want), " %02x:%02x:%" PRIu64 " ", major(st->st_dev), minor(st->st_dev),
-             (uint64_t)st->st_ino);
-    return strstr(line, want) != NULL;
-}
-
-static bool process_locks(int pid, const struct stat *st)
-{
-    char path[64], line[256];
-    snprintf(path, sizeof(path), "/proc/%d/fdinfo", pid);
-    DIR *dir = opendir(path);
-    if (!dir)
-        return false;
-    bool found = false;
-    for (struct dirent *e; !found && (e = readdir(dir));) {
-        int fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC);
-        FILE *f = fd < 0 ? NULL : fdopen(fd, "re");
-        if (!f) {
-            if (fd >= 0)
-                close(fd);
-            continue;
-        }
-        while (!found && fgets(line, sizeof(line), f))
-            found = lock_line(line, st);
-        fclose(f);
-    }
-    closedir(dir);
-    return found;
-}
-
-pid_t vd_lock_holder(const char *path, char *name, size_t len, uid_t *ret_uid)
-{
-    struct stat st;
-    if (stat(path, &st) < 0)
-        return 0;
-    DIR *proc = opendir("/proc");
-    if (!proc)
-        return 0;
-    int pid = 0;
-    for (struct dirent *e; (e = readdir(proc));) {
-        int candidate = atoi(e->d_name);
-        if (candidate <= 0 || candidate == getpid() || !process_locks(candidate, &st))
-            continue;
-        pid = candidate;
-        char file[64];
-        snprintf(file, sizeof(file), "/proc/%d/comm", pid);
-        FILE *f = fopen(file, "re");
-        if (!f || !fgets(name, (int)len, f))
-            snprintf(name, len, "?");
-        name[strcspn(name, "\n")] = 0;
-        if (f)
-            fclose(f);
-        snprintf(file, sizeof(file), "/proc/%d", pid);
-        struct stat p;
-        *ret_uid = stat(file, &p) == 0 ? p.st_uid : 0;
-        break;
-    }
-    closedir(proc);
-    return pid;
 }

@@ -22,8 +22,4 @@ char *vd_runtime_path(const char *dir, uint64_t dev, uint64_t ino, const char *s
 /* $XDG_CONFIG_HOME/vdisk, ~/.config/vdisk, for root /etc/vdisk. Not made. Free with free(). */
 int vd_config_dir(char **ret, struct vd_error *err);
 
-/* Who holds a lock on the file `path`: the first process found in /proc whose lock is on it.
- * Returns its pid and fills `name`, or 0 when it cannot be seen. */
-pid_t vd_lock_holder(const char *path, char *name, size_t len, uid_t *ret_uid);
-
 #endif

@@ -56,7 +56,7 @@ static int session_hello(struct session *s)
     return session_send(s,
                         json_pack("{s:{s:i, s:i, s:s, s:o, s:s, s:s, s:b, s:b}}", "hello",
                                   "protocol", VD_WIRE_PROTOCOL, "pid", (int)getpid(), "name",
-                                  o->name, "path", vd_wire_text(o->path), "pool", o->pool_name,
+                                  o->name, "path", vd_wire_text(o->full_path), "pool", o->pool_name,
                                   "uuid", uuid, "read_only", o->read_only, "serving", o->serving));
 }
 
@@ -109,7 +109,8 @@ static int session_request(struct session *s)
         return r;
     }
     if (!takes(s->owner, command, args)) {
-        session_send(s, json_pack("{s:b}", "retry", 1));
+        bool for_ever = s->owner->read_only && s->owner->serving && !s->owner->closing;
+        session_send(s, json_pack("{s:b, s:b}", "retry", 1, "read_only", for_ever));
         return -EAGAIN;
     }
     s->command = strdup(command);

@@ -33,9 +33,11 @@ static void settle_fiber(void *arg)
         if (left && left != left_before) {
             struct vd_error err = {0};
             struct vd_call call = {.owner = o, .wake = &o->settle};
-            int r = vd_job_start(o, "settle", o->pool_name, settle_job, NULL, NULL, &job, &err);
-            if (r == 0)
+            int r = vd_job_start(o, "settle", o->full_path, settle_job, NULL, NULL, &job, &err);
+            if (r == 0) {
+                job->quiet = true;
                 r = vd_job_follow(job, &call, false, NULL, &err);
+            }
             if (r < 0 && r != -ECANCELED)
                 vd_log(VD_LOG_WARNING, "%s", err.message);
             left_before = vd_store_backlog(o->store);

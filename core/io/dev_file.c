@@ -410,8 +410,11 @@ int vd_dev_open(const char *path, unsigned flags, struct vd_dev **ret, struct vd
     struct open_call call = {.path = copy, .flags = flags, .f = f, .err = err};
     int r = vd_offload(open_call, &call);
     if (r < 0) {
-        if (f->fd >= 0)
+        if (f->fd >= 0) {
             close(f->fd);
+            if (flags & VD_DEV_CREATE)
+                (void)unlink(copy); /* made a moment ago, by us */
+        }
         free(copy);
         free(f);
         return r;

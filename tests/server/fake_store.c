@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define MAGIC "FAKEPOOL"
 
@@ -198,9 +199,13 @@ static int disk_readv(struct vd_disk *d, uint64_t off, const struct iovec *iov, 
     return transfer(d, off, iov, n, false);
 }
 
+/* Writes wait while the file that VDISK_FAKE_STALL names is there: a slow disk on demand. */
 static int disk_writev(struct vd_disk *d, uint64_t off, const struct iovec *iov, int n, size_t len,
                        unsigned flags)
 {
+    const char *stall = getenv("VDISK_FAKE_STALL");
+    while (stall && access(stall, F_OK) == 0)
+        vd_fiber_sleep(10000000);
     return transfer(d, off, iov, n, true);
 }
 
@@ -747,7 +752,7 @@ static int save(struct fake *f)
 {
     struct fake_image m = {0};
     char uuid[VD_UUID_TEXT];
-    uint8_t header[VD_BLOCK] = MAGIC;
+    static uint8_t header[VD_BLOCK];
     json_t *views = json_array();
     vd_list_each (it, &f->views)
         json_array_append_new(views, view_json(view_of(it)));
@@ -757,6 +762,8 @@ static int save(struct fake *f)
     char *text = json_dumps(v, 0);
     uint64_t len = strlen(text);
     json_decref(v);
+    memset(header, 0, sizeof(header));
+    memcpy(header, MAGIC, 8);
     memcpy(header + 8, &len, sizeof(len));
     append(&m, header, sizeof(header));
     append(&m, text, len);
