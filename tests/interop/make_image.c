@@ -25,13 +25,13 @@ static struct vd_label label;
 static struct vd_root root;
 
 /* The writer's state. */
-static struct {
+static struct writer {
     uint64_t incarnation, seq, csum, horizon;
     uint32_t seg, block;
     struct vd_logref next[OD_LOG_NEXT];
     struct vd_record last; /* for the echo */
     uint8_t last_entries[OD_RECORD_ENTRIES_MAX];
-} lg;
+} lg, before;
 
 static uint64_t rid_of(uint32_t seg)
 {
@@ -232,7 +232,7 @@ static uint64_t place(void)
  * can be. What is left of them in the old segment is good, and does not count. */
 static void replaced(uint32_t to)
 {
-    __typeof__(lg) before = lg;
+    before = lg;
     write_blocks(1, 1, 'x', OD_RECORD_COMMIT);
     write_blocks(2, 1, 'x', OD_RECORD_COMMIT);
     lg = before;
@@ -251,7 +251,7 @@ static void next_session(uint32_t seg)
                          .last_csum = lg.csum,
                          .next = segref(seg)};
     successors(seg, c->log_next);
-    __typeof__(lg) before = lg;
+    before = lg;
     write_blocks(3, 1, 'x', OD_RECORD_COMMIT);
     write_blocks(4, 1, 'x', OD_RECORD_COMMIT);
     lg = before;
