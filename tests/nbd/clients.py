@@ -161,7 +161,7 @@ try:
     n.connect_uri("nbd+unix:///none?socket={self.server.path}")
     raise SystemExit("no error")
 except nbd.Error as e:
-    assert "no volume" in str(e), str(e)
+    assert e.errno == "ENOENT", str(e)
 """
         run(python, "-c", script, cwd=self.tmp.name)
 
@@ -209,7 +209,7 @@ except nbd.Error as e:
                             ("large", ["--rw=write", "--bs=4m", "--iodepth=8"])):
             verify = [] if name == "trims" else ["--verify=crc32c", "--verify_fatal=1"]
             run("fio", f"--name={name}", "--ioengine=nbd", f"--uri={self.uri('vol')}",
-                f"--size={SIZE}", "--randseed=7", *extra, *verify,
+                "--size=32m", "--randseed=7", *extra, *verify,
                 cwd=self.tmp.name)
 
     @needs("fio")
