@@ -199,7 +199,7 @@ static bool leaf_fits(const struct builder *b, const struct item *it, struct epo
     return true;
 }
 
-size_t builder_fit(const struct builder *b, size_t from, size_t limit)
+static size_t fit_len(const struct builder *b, size_t from, size_t limit, size_t *ret_len)
 {
     static _Thread_local struct epochs t; /* too large for a fiber's stack; nothing yields here */
     size_t len = 0, i = from;
@@ -214,7 +214,26 @@ size_t builder_fit(const struct builder *b, size_t from, size_t limit)
             break;
         len += it->body_len;
     }
+    *ret_len = len + 8 * t.n;
     return i - from;
+}
+
+size_t builder_fit(const struct builder *b, size_t from, size_t limit)
+{
+    size_t len;
+    return fit_len(b, from, limit, &len);
+}
+
+size_t builder_nodes(const struct builder *b, size_t n, size_t *ret_len)
+{
+    size_t nodes = 0, total = 0, len;
+    for (size_t i = 0; i < n; nodes++) {
+        size_t fit = fit_len(b, i, NODE_BODY, &len);
+        i += VD_MAX(fit, (size_t)1);
+        total += len;
+    }
+    *ret_len = total;
+    return nodes;
 }
 
 /* ---- encoding ---- */

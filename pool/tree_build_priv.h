@@ -37,6 +37,8 @@ int builder_append(struct builder *b, const struct builder *from, size_t i);
 void item_child(const struct builder *b, size_t i, struct tree_key *key, struct node_ptr *ptr);
 /* How many items from `from` on make a node of at most `limit` bytes without epochs: at least 1. */
 size_t builder_fit(const struct builder *b, size_t from, size_t limit);
+/* How many nodes, filled to the brim, the first n items need; *ret_len: the bytes used in them. */
+size_t builder_nodes(const struct builder *b, size_t n, size_t *ret_len);
 /* How many items from `from` on could share a node for their keys (branch, distance). */
 size_t builder_alike(const struct builder *b, size_t from);
 /* May a node hold both keys? */

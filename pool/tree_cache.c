@@ -11,13 +11,14 @@
  * Interior nodes survive more turns of the clock than leaves. Only forest_load and forest_fetch
  * suspend.
  */
-#include "core/base/text.h"
 #include "core/io/fiber.h"
 #include "pool/tree_priv.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
-#define FRAMES_MIN 256 /* enough for any path and the fibers on it not to live off each other */
+/* Enough for any path, and for the fibers on it not to live off each other. */
+#define FRAMES_MIN FRAMES_PER_CHUNK
 #define HEAT_LEAF 1
 #define HEAT_INTERIOR 4
 
@@ -134,7 +135,12 @@ static inline uint32_t frame_find(struct forest *f, const struct node_ptr *ptr)
 static bool frames_grow(struct forest *f)
 {
     uint32_t chunks = f->frames / FRAMES_PER_CHUNK;
-    uint8_t *pages = vd_alloc_aligned((size_t)FRAMES_PER_CHUNK * OD_NODE_SIZE);
+    size_t size = (size_t)FRAMES_PER_CHUNK * OD_NODE_SIZE;
+    void *pages = NULL;
+    if (posix_memalign(&pages, size, size))
+        pages = NULL;
+    else
+        madvise(pages, size, MADV_HUGEPAGE); /* a wish */
     uint8_t **chunk = realloc(f->chunk, (chunks + 1) * sizeof(uint8_t *));
     if (chunk)
         f->chunk = chunk;

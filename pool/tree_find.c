@@ -5,6 +5,12 @@
  */
 #include "pool/tree_priv.h"
 
+static bool child_begins(const struct od_node *up, unsigned i, const struct od_node *n)
+{
+    size_t words = tree_words(up->tree);
+    return memcmp(child_at(up, child_bytes(up->tree), i)->key, n->first.w, words * 8) == 0;
+}
+
 int tree_descend(struct forest *f, enum tree_id t, const struct tree_key *key,
                  const struct od_node **leaf, struct tree_key *high, struct forest_need *need)
 {
@@ -32,7 +38,8 @@ int tree_descend(struct forest *f, enum tree_id t, const struct tree_key *key,
             need->high = *high;
             return -EAGAIN;
         }
-        if (n->tree != t || n->level != level)
+        /* A cached node was verified for the place it was read for; this must be the same one. */
+        if (n->tree != t || n->level != level || (up && !child_begins(up, pick, n)))
             return -EUCLEAN;
         if (level == 0) {
             *leaf = n;

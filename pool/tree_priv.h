@@ -104,7 +104,7 @@ struct forest {
     uint32_t spare; /* 1 + first free frame */
     uint32_t hand;  /* of the clock */
 };
-#define FRAMES_PER_CHUNK 64
+#define FRAMES_PER_CHUNK 512 /* 2 MiB: a huge page, as look-ups jump about in them */
 struct frame {
     uint64_t addr, csum;
     uint32_t next; /* in the bucket or the list of free ones, 1 + frame number */

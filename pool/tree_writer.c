@@ -24,8 +24,9 @@
 /* A stream of dirty nodes leaves room for a few inserts in each. */
 #define STREAM_FILL (NODE_BODY * 93 / 100)
 /* More than this pending, and a full node is cut off: what stays divides well, whatever follows. */
-#define STREAM_START (NODE_BODY * 3)
+#define STREAM_START (NODE_BODY * 4)
 #define FILL_MIN (NODE_BODY / 3)
+#define FILL_SPLIT (NODE_BODY * 3 / 4)
 /* The last node of a tree or branch may be as small as this: it is the one that will grow. */
 #define TAIL_MIN (NODE_BODY / 8)
 
@@ -155,22 +156,12 @@ static size_t body_len(const struct builder *b, size_t from, size_t n)
     return len;
 }
 
-/* Nodes needed for the first `n` items, filled to the brim. */
-static size_t nodes_for(const struct builder *b, size_t n)
+/* Too little for a node of its own, or too little over: then it is worth taking neighbours in. One
+ * node that overflows among full ones becomes four of three. */
+static bool badly_filled(const struct builder *b)
 {
-    size_t nodes = 0;
-    for (size_t i = 0; i < n; nodes++) {
-        size_t fit = builder_fit(b, i, NODE_BODY);
-        i += VD_MAX(fit, (size_t)1);
-    }
-    return nodes;
-}
-
-/* Too little for a node of its own, or too little over: then it is worth taking a neighbour in. */
-static bool badly_filled(size_t len)
-{
-    return len < FILL_MIN ||
-           (len > NODE_BODY && len / VD_DIV_UP(len, NODE_BODY) < NODE_BODY * 2 / 3);
+    size_t len, nodes = builder_nodes(b, b->n, &len);
+    return len < FILL_MIN || (nodes > 1 && len < nodes * FILL_SPLIT);
 }
 
 /* Writes out the first `n` items, which could share a node for their keys. Where more of the same
@@ -179,7 +170,7 @@ static bool badly_filled(size_t len)
 static int flush_alike(struct tree_writer *w, unsigned l, size_t n, bool at_end)
 {
     struct builder *b = &w->level[l].b;
-    size_t nodes = nodes_for(b, n);
+    size_t ignore, nodes = builder_nodes(b, n, &ignore);
 
     while (n > 0) {
         size_t len = body_len(b, 0, n), limit = len;
@@ -192,7 +183,7 @@ static int flush_alike(struct tree_writer *w, unsigned l, size_t n, bool at_end)
         if (r < 0)
             return r;
         n -= fit;
-        nodes = nodes > 1 ? nodes - 1 : nodes_for(b, n);
+        nodes = nodes > 1 ? nodes - 1 : builder_nodes(b, n, &ignore);
     }
     return 0;
 }
@@ -309,7 +300,7 @@ static bool wants_child(const struct tree_writer *w, unsigned l, const struct tr
 
     for (unsigned i = 0; i < l; i++)
         any = any || w->level[i].b.n;
-    if (!any || !badly_filled(b->body_len))
+    if (!any || !badly_filled(b))
         return false;
     return l > 1 || keys_alike(w->tree, 0, &b->item[b->n - 1].key, child);
 }

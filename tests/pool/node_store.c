@@ -31,8 +31,11 @@ static int store_read(void *ctx, struct vd_addr at, void *buf)
     s->reads++;
     if (s->on_read)
         s->on_read(s->on_read_arg);
-    if (s->fail_read && --s->fail_read == 0)
+    if (s->fail_read && --s->fail_read == 0) {
+        s->fail_read = s->fail_on;
+        s->failed = true;
         return s->fail_err;
+    }
     memcpy(buf, n->copy[copy], OD_NODE_SIZE);
     return 0;
 }
@@ -41,8 +44,10 @@ static int store_write(void *ctx, const void *node, struct node_ptr *ret)
 {
     struct node_store *s = ctx;
 
-    if (s->fail_write && --s->fail_write == 0)
+    if (s->fail_write && --s->fail_write == 0) {
+        s->failed = true;
         return s->fail_err;
+    }
     unsigned fail_later = fail_alloc; /* meant for the tree, not for the devices */
     fail_alloc = 0;
     s->writes++;

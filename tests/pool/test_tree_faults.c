@@ -1,0 +1,724 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Trees under faults: damaged and misplaced nodes, failing reads, writes and allocations, roots
+ * that change under a reader; and what a merge may cost.
+ */
+#include "core/io/fiber.h"
+#include "format/format.h"
+#include "pool/tree.h"
+#include "tests/pool/model.h"
+#include "tests/pool/node_store.h"
+
+static struct node_store store;
+static struct forest *f;
+static struct vd_rng rng;
+
+static uint64_t below(uint64_t n)
+{
+    return vd_rng_below(&rng, n);
+}
+
+static void start(void)
+{
+    bool fail_on = store.fail_on;
+    store_done(&store);
+    store.fail_on = fail_on;
+    assert_int_equal(forest_new(&node_store_io, &store, STORE_POOL, 1 << 26, &f), 0);
+}
+
+static void stop(void)
+{
+    forest_free(f);
+    f = NULL;
+    store_done(&store);
+}
+
+static void forget_cache(void)
+{
+    struct forest *old = f;
+    assert_int_equal(forest_new(&node_store_io, &store, STORE_POOL, 1 << 20, &f), 0);
+    for (unsigned t = 0; t < TREE_COUNT; t++)
+        forest_set_root(f, t, forest_root(old, t));
+    forest_free(old);
+}
+
+static const struct tree_entry *one_block(uint64_t lba, uint64_t born)
+{
+    static struct tree_entry e;
+    e.key = (struct tree_key){{1, lba, 0, 0}};
+    e.run.lba = lba;
+    e.run.blocks = 1;
+    e.run.born = born;
+    e.run.died = VD_EPOCH_MAX;
+    e.run.type = VD_RUN_DATA;
+    e.run.addr = (struct vd_addr){(uint32_t)born, (uint32_t)lba * 8};
+    e.run.csum[0] = lba * 77 + born;
+    return &e;
+}
+
+static int u64_cmp(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* A merge that writes single blocks; *ret is the new root, not yet set. */
+static int merge_blocks(const uint64_t *lba, size_t n, uint64_t born, struct tree_root *ret)
+{
+    static struct tree_entry old;
+    struct tree_writer *w;
+    int r = tree_writer_new(f, TREE_HEAD, forest_root(f, TREE_HEAD), 1, born, &w);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n && r == 0; i++) {
+        struct tree_key key = {{1, lba[i], 0, 0}}, next = {{1, lba[i] + 1, 0, 0}};
+        r = tree_writer_seek(w, &key);
+        if (r == 0 && (r = tree_writer_peek_below(w, &next, &old)) == 0)
+            tree_writer_take(w);
+        if (r == -ENOENT)
+            r = 0;
+        if (r == 0)
+            r = tree_writer_put(w, one_block(lba[i], born));
+    }
+    if (r < 0) {
+        /* It sticks: nothing that follows works. */
+        assert_int_equal(tree_writer_put(w, one_block(UINT64_C(1) << 40, born)), r);
+        assert_int_equal(tree_writer_peek(w, &old), r);
+        assert_int_equal(tree_writer_finish(w, ret), r);
+        return r;
+    }
+    return tree_writer_finish(w, ret);
+}
+
+/* `n` random blocks out of `space`, each once; returns how many. */
+static size_t random_blocks(uint64_t *lba, size_t n, uint64_t space)
+{
+    size_t out = 0;
+    for (size_t i = 0; i < n; i++)
+        lba[i] = below(space);
+    qsort(lba, n, sizeof(*lba), u64_cmp);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || lba[i] != lba[i - 1])
+            lba[out++] = lba[i];
+    return out;
+}
+
+static void merge_random(size_t n, uint64_t space, uint64_t born)
+{
+    uint64_t *lba = malloc(n * sizeof(*lba));
+    struct tree_root root;
+    n = random_blocks(lba, n, space);
+    assert_int_equal(merge_blocks(lba, n, born, &root), 0);
+    forest_set_root(f, TREE_HEAD, &root);
+    free(lba);
+}
+
+static double leaf_bytes(void)
+{
+    const struct tree_root *r = forest_root(f, TREE_HEAD);
+    return (double)r->leaves * OD_NODE_SIZE / (double)r->entries;
+}
+
+/* ---- cost ---- */
+
+static void test_packing(void **state)
+{
+    test_seed(&rng, "packing");
+    start();
+    merge_random(400000, 1 << 28, 1);
+    printf("one merge: %.1f bytes of leaf per random block\n", leaf_bytes());
+    assert_true(leaf_bytes() <= 32);
+    for (unsigned i = 2; i < 22; i++)
+        merge_random(20000, 1 << 28, i);
+    printf("and 20 that touch every leaf: %.1f\n", leaf_bytes());
+    assert_true(leaf_bytes() <= 34);
+    for (unsigned i = 22; i < 222; i++)
+        merge_random(1000, 1 << 28, i);
+    printf("and 200 that touch a third of them: %.1f\n", leaf_bytes());
+    assert_true(leaf_bytes() <= 40);
+    stop();
+    /* Many small merges from nothing, as a busy small volume has them. */
+    start();
+    for (unsigned i = 1; i < 300; i++)
+        merge_random(200, 1 << 28, 1 + i / 50);
+    printf("300 merges of 200 blocks from nothing: %.1f\n", leaf_bytes());
+    assert_true(leaf_bytes() <= 40);
+    stop();
+    /* Appending does not leave half-empty leaves behind. */
+    start();
+    static uint64_t lba[50];
+    struct tree_root root;
+    for (unsigned i = 0; i < 600; i++) {
+        for (unsigned k = 0; k < 50; k++)
+            lba[k] = i * 50 + k;
+        assert_int_equal(merge_blocks(lba, 50, i + 1, &root), 0);
+        forest_set_root(f, TREE_HEAD, &root);
+    }
+    printf("appending, 600 times 50 blocks: %.1f\n", leaf_bytes());
+    assert_true(leaf_bytes() <= 34 && forest_root(f, TREE_HEAD)->height == 3);
+    stop();
+}
+
+/* A merge that changes k leaves reads and writes their paths, and little else. */
+static void test_sparse(void **state)
+{
+    static uint64_t lba[10];
+    struct tree_root root;
+
+    test_seed(&rng, "sparse");
+    start();
+    merge_random(100000, 1 << 20, 1);
+    size_t height = forest_root(f, TREE_HEAD)->height;
+    assert_int_equal(height, 3);
+    for (unsigned i = 0; i < 50; i++) {
+        forget_cache();
+        size_t n = random_blocks(lba, 10, 1 << 20), reads = store.reads, writes = store.writes;
+        assert_int_equal(merge_blocks(lba, n, i + 2, &root), 0);
+        forest_set_root(f, TREE_HEAD, &root);
+        assert_true(store.writes - writes <= n * height);
+        assert_true(store.reads - reads <= 2 * n * height);
+        assert_int_equal(store.live, root.nodes);
+    }
+    /* One that changes nothing writes nothing, and reads the path at most. */
+    struct tree_writer *w;
+    struct tree_root before = *forest_root(f, TREE_HEAD);
+    size_t writes = store.writes, releases = store.releases;
+    static struct tree_entry e;
+    assert_int_equal(tree_writer_new(f, TREE_HEAD, &before, 1, 99, &w), 0);
+    for (uint64_t i = 0; i < 1000; i++) {
+        assert_int_equal(tree_writer_seek(w, &(struct tree_key){{1, i * 1000, 0, 0}}), 0);
+        if (tree_writer_peek(w, &e) == 0 && i % 2)
+            assert_int_equal(tree_writer_keep(w), 0);
+    }
+    assert_int_equal(tree_writer_finish(w, &root), 0);
+    assert_memory_equal(&root, &before, sizeof(root));
+    assert_true(store.writes == writes && store.releases == releases);
+    stop();
+}
+
+/* ---- touching and naming ---- */
+
+struct picked {
+    struct od_node *node;
+    struct node_ptr ptr;
+    struct vd_addr at;
+    unsigned level;
+};
+static struct picked pick[40];
+static unsigned picks;
+
+static int pick_node(void *arg, const struct node_ptr *ptr, int copy, const struct od_node *n,
+                     unsigned level, int err)
+{
+    unsigned *every = arg;
+    assert_int_equal(err, 0);
+    if (picks < VD_ARRAY_SIZE(pick) && (level || below(*every) == 0)) {
+        struct picked *p = &pick[picks++];
+        p->node = malloc(OD_NODE_SIZE);
+        memcpy(p->node, n, OD_NODE_SIZE);
+        p->ptr = *ptr;
+        p->at = ptr->copy[copy];
+        p->level = level;
+    }
+    return 0;
+}
+
+static void picks_free(void)
+{
+    while (picks)
+        free(pick[--picks].node);
+}
+
+static int named(const struct picked *p)
+{
+    struct forest_need need;
+    int r;
+    while ((r = tree_names(f, p->node, p->at, &need)) == -EAGAIN)
+        assert_int_equal(forest_load(f, &need), 0);
+    return r;
+}
+
+static int picked_cmp(const void *a, const void *b)
+{
+    const struct picked *x = a, *y = b;
+    struct tree_key kx, ky;
+    for (unsigned i = 0; i < 4; i++) {
+        kx.w[i] = vd_get64(x->node->first.w[i]);
+        ky.w[i] = vd_get64(y->node->first.w[i]);
+    }
+    return tree_key_cmp(&kx, &ky);
+}
+
+static void test_touch(void **state)
+{
+    unsigned every = 60;
+    struct tree_root root;
+    struct tree_writer *w;
+
+    test_seed(&rng, "touch");
+    start();
+    merge_random(100000, 1 << 20, 1);
+    forget_cache();
+    root = *forest_root(f, TREE_HEAD);
+    assert_int_equal(tree_walk(f, TREE_HEAD, &root, pick_node, &every), 0);
+    qsort(pick, picks, sizeof(pick[0]), picked_cmp);
+    uint64_t entries = root.entries;
+    assert_int_equal(tree_writer_new(f, TREE_HEAD, &root, 1, 2, &w), 0);
+    for (unsigned i = 0; i < picks; i++) {
+        struct tree_key key;
+        assert_int_equal(named(&pick[i]), 1);
+        for (unsigned k = 0; k < 4; k++)
+            key.w[k] = vd_get64(pick[i].node->first.w[k]);
+        assert_int_equal(tree_writer_touch(w, &key, pick[i].level), 0);
+    }
+    assert_int_equal(tree_writer_touch(w, &TREE_KEY_MAX, 0), 0);
+    assert_int_equal(tree_writer_finish(w, &root), 0);
+    forest_set_root(f, TREE_HEAD, &root);
+    assert_int_equal(root.entries, entries);
+    assert_int_equal(store.live, root.nodes);
+    for (unsigned i = 0; i < picks; i++)
+        assert_int_equal(named(&pick[i]), 0);
+    /* Not named elsewhere: another place, another tree. */
+    picks_free();
+    assert_int_equal(tree_walk(f, TREE_HEAD, &root, pick_node, &every), 0);
+    pick[0].at.sector += 8;
+    assert_int_equal(named(&pick[0]), 0);
+    pick[1].node->tree = TREE_CATALOG;
+    assert_int_equal(named(&pick[1]), 0);
+    picks_free();
+    stop();
+}
+
+/* ---- failing calls ---- */
+
+/* Everything that reads it sees the old tree, and nothing is lost of it. */
+static void check_contents(uint64_t sum, uint64_t entries)
+{
+    static struct tree_cursor c;
+    static struct tree_entry e;
+    uint64_t s = 0, n = 0;
+    int r;
+
+    tree_cursor_init(&c, f, TREE_HEAD, &(struct tree_key){{0}});
+    while ((r = tree_cursor_next(&c, &e)) == 0) {
+        s += e.run.csum[0] + e.run.lba;
+        n++;
+    }
+    assert_int_equal(r, -ENOENT);
+    assert_int_equal(n, entries);
+    if (sum)
+        assert_int_equal(s, sum);
+}
+
+static uint64_t contents_sum(void)
+{
+    static struct tree_cursor c;
+    static struct tree_entry e;
+    uint64_t s = 0;
+    tree_cursor_init(&c, f, TREE_HEAD, &(struct tree_key){{0}});
+    while (tree_cursor_next(&c, &e) == 0)
+        s += e.run.csum[0] + e.run.lba;
+    return s;
+}
+
+/* Fails call n of a kind in a merge, n = 1, 2, 3..., until there is none left to fail. */
+static unsigned fail_each(size_t *call, int err)
+{
+    static uint64_t lba[200];
+    struct tree_root root;
+    unsigned failures = 0;
+
+    start();
+    merge_random(20000, 1 << 20, 1);
+    uint64_t entries = forest_root(f, TREE_HEAD)->entries, sum = contents_sum();
+    size_t n = random_blocks(lba, VD_ARRAY_SIZE(lba), 1 << 20);
+    store.fail_err = err;
+    for (unsigned at = 1;; at++) {
+        struct store_mark mark;
+        forget_cache();
+        store_mark(&store, &mark);
+        store.failed = false;
+        if (call)
+            *call = at;
+        else
+            fail_alloc = at;
+        int r = merge_blocks(lba, n, 2, &root);
+        bool failed = store.failed || (!call && fail_alloc == 0);
+        store.fail_read = store.fail_write = fail_alloc = 0;
+        if (r == 0)
+            assert_int_equal(store.live, root.nodes);
+        else
+            assert_true(failed && r == err);
+        failures += r < 0;
+        store_restore(&store, &mark);
+        store_unmark(&mark);
+        assert_int_equal(store.live, forest_root(f, TREE_HEAD)->nodes);
+        if (at % 16 == 0 || !failed)
+            check_contents(sum, entries);
+        if (!failed)
+            break;
+    }
+    stop();
+    return failures;
+}
+
+static void test_write_fails(void **state)
+{
+    test_seed(&rng, "write fails");
+    assert_true(fail_each(&store.fail_write, -ENOSPC) > 100);
+}
+
+static void test_read_fails(void **state)
+{
+    test_seed(&rng, "read fails");
+    /* One copy that cannot be read does not matter; both do. */
+    assert_int_equal(fail_each(&store.fail_read, -EIO), 0);
+    store.fail_on = true;
+    assert_true(fail_each(&store.fail_read, -EIO) > 100);
+}
+
+static void test_alloc_fails(void **state)
+{
+    test_seed(&rng, "allocation fails");
+    assert_true(fail_each(NULL, -ENOMEM) > 10);
+}
+
+/* ---- damage ---- */
+
+static int find_one(uint64_t lba, struct vd_run *ret)
+{
+    struct forest_need need;
+    int n;
+    while ((n = tree_head_find(f, 1, lba, 1, ret, 1, &need)) == -EAGAIN) {
+        int r = forest_load(f, &need);
+        if (r < 0)
+            return r;
+    }
+    return n;
+}
+
+/* Every byte of a leaf and of an interior node, in one copy and in both. */
+static void test_flips(void **state)
+{
+    static struct vd_run run;
+    struct tree_root root;
+
+    start();
+    merge_random(300, 1 << 20, 1);
+    static uint64_t lba[1] = {77};
+    assert_int_equal(merge_blocks(lba, 1, 2, &root), 0);
+    forest_set_root(f, TREE_HEAD, &root);
+    assert_int_equal(root.height, 2);
+    forget_cache();
+    assert_int_equal(find_one(77, &run), 1);
+    for (size_t i = 0; i < store.count; i++) {
+        if (!store.node[i].live)
+            continue;
+        const struct od_node *n = (const void *)store.node[i].copy[0];
+        bool on_path = n->level || (vd_get64(n->first.w[1]) <= 77 && vd_get64(n->last.w[1]) >= 77);
+        for (unsigned at = 0; on_path && at < OD_NODE_SIZE; at++) {
+            uint8_t bit = (uint8_t)(1 << at % 8);
+            for (unsigned copy = 0; copy < 2; copy++) {
+                size_t bad = store.bad;
+                forget_cache();
+                store.node[i].copy[copy][at] ^= bit;
+                assert_int_equal(find_one(77, &run), 1);
+                assert_int_equal(run.csum[0], 77 * 77 + 2);
+                /* The first copy is read first: only then is the bad one seen. */
+                assert_int_equal(store.bad - bad, copy == 0);
+                store.node[i].copy[copy][at] ^= bit;
+            }
+            forget_cache();
+            store.node[i].copy[0][at] ^= bit;
+            store.node[i].copy[1][at] ^= bit;
+            int r = find_one(77, &run);
+            assert_true(r == -EBADMSG || r == -EUCLEAN);
+            store.node[i].copy[0][at] ^= bit;
+            store.node[i].copy[1][at] ^= bit;
+        }
+    }
+    stop();
+}
+
+static int count_bad(void *arg, const struct node_ptr *ptr, int copy, const struct od_node *n,
+                     unsigned level, int err)
+{
+    unsigned *v = arg;
+    v[err == 0 ? copy : 2 + copy]++;
+    assert_true((err == 0) == (n != NULL));
+    return 0;
+}
+
+/* A walk reports each bad copy and goes on below the good one, or beside. */
+static void test_walk_damage(void **state)
+{
+    unsigned v[4] = {0};
+    const struct tree_root *root;
+
+    start();
+    merge_random(30000, 1 << 20, 1);
+    root = forest_root(f, TREE_HEAD);
+    assert_int_equal(root->height, 3);
+    size_t i = 0, interior = 0;
+    for (; i < store.count; i++) /* an interior node that is not the root */
+        if (((const struct od_node *)store.node[i].copy[0])->level == 1)
+            interior = i;
+    store.node[interior].copy[0][1000] ^= 1;
+    store.node[0].copy[1][1000] ^= 1;
+    assert_int_equal(tree_walk(f, TREE_HEAD, root, count_bad, v), 0);
+    assert_true(v[0] == root->nodes - 1 && v[1] == root->nodes - 1 && v[2] == 1 && v[3] == 1);
+    store.node[interior].copy[1][1000] ^= 1;
+    memset(v, 0, sizeof(v));
+    unsigned below_it = node_count((const struct od_node *)store.node[interior].copy[0]);
+    assert_int_equal(tree_walk(f, TREE_HEAD, root, count_bad, v), 0);
+    assert_int_equal(v[0] + v[2], root->nodes - below_it);
+    stop();
+}
+
+/* Seals a changed root node and makes it the root. */
+static void set_forged(struct tree_root *root, struct od_node *n)
+{
+    n->csum = vd_le64(od_csum(n, offsetof(struct od_node, csum)));
+    assert_int_equal(node_store_io.write(&store, n, &root->ptr), 0);
+    forest_set_root(f, TREE_HEAD, root);
+}
+
+/* Good nodes in wrong places: named by a parent whose range is not theirs, by another tree, at
+ * another level, in another pool. */
+static void test_misplaced(void **state)
+{
+    static struct od_node n, leaf;
+    static struct vd_run run;
+    struct tree_root root;
+    int copy;
+
+    start();
+    merge_random(2000, 1 << 20, 1);
+    root = *forest_root(f, TREE_HEAD);
+    memcpy(&n, store_at(&store, root.ptr.copy[0], &copy)->copy[0], sizeof(n));
+    struct od_child *child[2] = {(void *)n.body, (void *)(n.body + 40 * 3)};
+    uint64_t in_first = vd_get64(child[0]->key[1]), in_fourth = vd_get64(child[1]->key[1]);
+    struct od_node_ptr keep = child[0]->ptr;
+    assert_int_equal(find_one(in_first, &run), 1);
+
+    child[0]->ptr = child[1]->ptr; /* a sibling's node */
+    set_forged(&root, &n);
+    assert_int_equal(find_one(in_first, &run), -EUCLEAN);
+    assert_int_equal(find_one(in_fourth, &run), 1);
+    child[0]->ptr = keep;
+
+    struct tree_root low = root; /* a leaf where an interior node should be, and the reverse */
+    low.ptr.copy[0] = (struct vd_addr){vd_get32(keep.copy[0].seg), vd_get32(keep.copy[0].sector)};
+    low.ptr.copy[1] = (struct vd_addr){vd_get32(keep.copy[1].seg), vd_get32(keep.copy[1].sector)};
+    low.ptr.csum = vd_get64(keep.csum);
+    forget_cache();
+    forest_set_root(f, TREE_HEAD, &low);
+    assert_int_equal(find_one(in_first, &run), -EUCLEAN);
+    low.height = 1;
+    forest_set_root(f, TREE_HEAD, &low);
+    assert_int_equal(find_one(in_first, &run), 1);
+    forget_cache();
+    forest_set_root(f, TREE_HISTORY, &low); /* another tree's node */
+    struct forest_need need;
+    assert_int_equal(tree_history_find(f, 1, 0, 1, 1, &run, 1, &need), -EAGAIN);
+    assert_int_equal(forest_load(f, &need), -EUCLEAN);
+
+    memcpy(&leaf, store_at(&store, low.ptr.copy[0], &copy)->copy[0], sizeof(leaf));
+    leaf.pool = vd_le64(STORE_POOL + 1);
+    set_forged(&low, &leaf);
+    assert_int_equal(find_one(in_first, &run), -EUCLEAN);
+    leaf.pool = vd_le64(STORE_POOL);
+    leaf.magic = vd_le32(OD_MAGIC_BULK);
+    set_forged(&low, &leaf);
+    assert_int_equal(find_one(in_first, &run), -EUCLEAN);
+
+    /* A last run that reaches into the next leaf. */
+    leaf.magic = vd_le32(OD_MAGIC_NODE);
+    struct od_run *last = (struct od_run *)leaf.body + node_count(&leaf) - 1;
+    assert_int_equal(last->blocks, 1);
+    last->type = VD_RUN_ZERO;
+    last->blocks = 0;
+    last->csum = vd_le16(0);
+    last->seg = vd_le32(1 << 20);
+    last->sector = vd_le32(0);
+    leaf.csums = vd_le16(vd_get16(leaf.csums) - 1);
+    leaf.used = vd_le16(vd_get16(leaf.used) - 8);
+    struct node_ptr forged;
+    leaf.csum = vd_le64(od_csum(&leaf, offsetof(struct od_node, csum)));
+    assert_int_equal(node_verify(&leaf, STORE_POOL, TREE_HEAD, 0), 0);
+    assert_int_equal(node_store_io.write(&store, &leaf, &forged), 0);
+    for (unsigned c = 0; c < 2; c++)
+        child[0]->ptr.copy[c] =
+            (struct od_addr){vd_le32(forged.copy[c].seg), vd_le32(forged.copy[c].sector)};
+    child[0]->ptr.csum = vd_le64(forged.csum);
+    set_forged(&root, &n);
+    assert_int_equal(find_one(in_first, &run), -EUCLEAN);
+    stop();
+}
+
+/* ---- structure fuzz ---- */
+
+/* Whatever is in a sealed node: refused, or its entries can be read. */
+static void test_mutations(void **state)
+{
+    static struct tree_entry e;
+    static struct od_node n;
+    struct tree_writer *w;
+    struct tree_root root;
+    unsigned good = 0;
+
+    test_seed(&rng, "mutations");
+    start();
+    merge_random(300, 1 << 10, 1);
+    for (enum tree_id t = TREE_HISTORY; t <= TREE_CATALOG; t++) {
+        static uint8_t val[100];
+        assert_int_equal(tree_writer_new(f, t, forest_root(f, t), 1, 1, &w), 0);
+        for (uint64_t i = 0; i < 300; i++) {
+            e = *one_block(i / 3, 1 + i % 3);
+            e.val = val;
+            e.len = (uint16_t)below(100);
+            e.run.died = e.run.born + 1;
+            e.key = (struct tree_key){{1, i / 96, i, 0}};
+            if (t == TREE_HISTORY)
+                e.key = (struct tree_key){{1, i / 3 / 32, i / 3, e.run.died}};
+            assert_int_equal(tree_writer_put(w, &e), 0);
+        }
+        assert_int_equal(tree_writer_finish(w, &root), 0);
+    }
+    for (unsigned i = 0; i < 100000; i++) {
+        memcpy(&n, store.node[i % store.count].copy[0], sizeof(n));
+        for (uint64_t k = 1 + below(3); k > 0; k--)
+            ((uint8_t *)&n)[below(3) ? below(300) : below(sizeof(n))] ^= (uint8_t)(1 << below(8));
+        n.csum = vd_le64(od_csum(&n, offsetof(struct od_node, csum)));
+        n.magic = vd_le32(OD_MAGIC_NODE);
+        n.csum = vd_le64(od_csum(&n, offsetof(struct od_node, csum)));
+        if (n.tree >= TREE_COUNT || node_verify(&n, STORE_POOL, n.tree, n.level) < 0)
+            continue;
+        good++;
+        for (unsigned k = 0; k < node_count(&n); k++) {
+            struct node_ptr ptr;
+            if (n.level)
+                node_child(&n, k, &e.key, &ptr);
+            else
+                node_entry(&n, k, &e);
+            assert_true(n.level || e.len <= TREE_VALUE_MAX);
+        }
+    }
+    assert_true(good > 1000);
+    stop();
+}
+
+/* ---- several fibers ---- */
+
+static struct tree_root other_root;
+static unsigned fibers_done;
+static bool swap_roots;
+
+static void slow_read(void *arg)
+{
+    vd_fiber_yield();
+    if (swap_roots) {
+        swap_roots = false;
+        forest_set_root(f, TREE_HEAD, &other_root);
+    }
+    vd_fiber_yield();
+}
+
+static void find_fiber(void *arg)
+{
+    static struct vd_run run; /* nothing suspends between filling and looking */
+    assert_int_equal(find_one((uint64_t)(uintptr_t)arg, &run), 1);
+    fibers_done++;
+}
+
+static int fibers_main(void *arg)
+{
+    const uint64_t *lba = arg;
+    struct forest_need need;
+    static struct vd_run run;
+
+    store.on_read = slow_read;
+    size_t reads = store.reads;
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(
+            vd_fiber_spawn(vd_loop_current(), "find", find_fiber, (void *)(uintptr_t)*lba), 0);
+    while (fibers_done < 100)
+        vd_fiber_yield();
+    assert_int_equal(store.reads - reads, forest_root(f, TREE_HEAD)->height);
+
+    /* The roots change while a node is read, and its place has been used again: look again. */
+    other_root = *forest_root(f, TREE_HEAD);
+    forget_cache();
+    assert_int_equal(tree_head_find(f, 1, *lba, 1, &run, 1, &need), -EAGAIN);
+    store.fail_read = 1;
+    store.fail_err = -EIO;
+    swap_roots = true;
+    size_t bad = store.bad;
+    int copy;
+    struct stored_node *n = store_at(&store, need.ptr.copy[0], &copy);
+    memset(n->copy[1], 0x55, 100);
+    assert_int_equal(forest_load(f, &need), -EAGAIN);
+    assert_int_equal(store.bad, bad);
+    store.fail_read = 0;
+    assert_int_equal(find_one(*lba, &run), 1); /* the other copy is still good here */
+    store.on_read = NULL;
+    return 0;
+}
+
+static void test_fibers(void **state)
+{
+    static uint64_t lba = 4711;
+    struct tree_root root;
+
+    start();
+    merge_random(30000, 1 << 20, 1);
+    assert_int_equal(merge_blocks(&lba, 1, 2, &root), 0);
+    forest_set_root(f, TREE_HEAD, &root);
+    forget_cache();
+    assert_int_equal(vd_fiber_main(VD_LOOP_SIM, 1, fibers_main, &lba), 0);
+    stop();
+}
+
+/* The bound holds, interior nodes stay, and a smaller one gives memory back. */
+static void test_cache_bound(void **state)
+{
+    static struct vd_run run;
+
+    test_seed(&rng, "cache bound");
+    start();
+    merge_random(300000, 1 << 20, 1);
+    forest_set_cache(f, 0);
+    uint64_t nodes = forest_root(f, TREE_HEAD)->nodes;
+    assert_true(nodes > 1400);
+    for (unsigned i = 0; i < 1000; i++)
+        find_one(below(1 << 20), &run);
+    size_t reads = store.reads;
+    for (unsigned i = 0; i < 5000; i++)
+        assert_true(find_one(below(1 << 20), &run) >= 0);
+    double each = (double)(store.reads - reads) / 5000;
+    printf("with %.0f %% of the nodes cached: %.2f reads per look-up\n", 51200. / (double)nodes,
+           each);
+    assert_true(each > 0.5 && each < 1);
+    forest_set_cache(f, 1 << 26);
+    for (unsigned i = 0; i < 20000; i++)
+        find_one(below(1 << 20), &run);
+    reads = store.reads;
+    for (unsigned i = 0; i < 5000; i++)
+        find_one(below(1 << 20), &run);
+    assert_true(store.reads - reads < 50);
+    stop();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_packing),    cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_touch),      cmocka_unit_test(test_write_fails),
+        cmocka_unit_test(test_read_fails), cmocka_unit_test(test_alloc_fails),
+        cmocka_unit_test(test_flips),      cmocka_unit_test(test_walk_damage),
+        cmocka_unit_test(test_misplaced),  cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_fibers),     cmocka_unit_test(test_cache_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
