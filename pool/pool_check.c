@@ -19,6 +19,7 @@ struct check {
     int findings;
     uint64_t nodes;
     uint32_t *meta_live; /* per segment, as walked */
+    uint32_t segments;   /* when the check began: the pool may grow meanwhile */
     enum tree_id tree;
 };
 
@@ -100,7 +101,8 @@ static int check_node(void *arg, const struct node_ptr *ptr, int copy, const str
                 a.seg, a.sector);
         return 0;
     }
-    c->meta_live[a.seg]++;
+    if (a.seg < c->segments) /* or the trees were not held */
+        c->meta_live[a.seg]++;
     c->nodes += copy == 0;
     return 0;
 }
@@ -119,7 +121,7 @@ static int check_trees(struct check *c)
             finding(c, "tree %d has %" PRIu64 " nodes, the root says %" PRIu64, t,
                     c->nodes - before, root->nodes);
     }
-    for (uint32_t i = 0; i < p->segs.count; i++) {
+    for (uint32_t i = 0; i < c->segments; i++) {
         const struct pool_seg *s = &p->segs.v[i];
         bool meta = s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B;
         if ((meta && s->live != c->meta_live[i]) || (!meta && c->meta_live[i]))
@@ -132,7 +134,8 @@ static int check_trees(struct check *c)
 int pool_check(struct vd_pool *p, pool_finding_fn *fn, void *arg, uint64_t *ret_nodes)
 {
     struct check c = {.p = p, .fn = fn, .arg = arg};
-    c.meta_live = calloc(p->segs.count + 1, sizeof(*c.meta_live));
+    c.segments = p->segs.count;
+    c.meta_live = calloc(c.segments + 1, sizeof(*c.meta_live));
     if (!c.meta_live)
         return -ENOMEM;
     int r = check_labels(&c);
