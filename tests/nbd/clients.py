@@ -97,7 +97,7 @@ class Clients(unittest.TestCase):
     @needs("nbdcopy")
     def test_nbdcopy(self):
         src, dst = self.file("src", SIZE, seed=1), self.file("dst", SIZE)
-        for requests, size in ((64, 262144), (2, 32 * MIB), (256, 4096)):
+        for requests, size in ((64, 262144), (2, 32 * MIB), (256, 16384)):
             args = [f"--requests={requests}", f"--request-size={size}"]
             run("nbdcopy", "--flush", *args, src, self.uri("vol"))
             run("nbdcopy", *args, self.uri("vol"), dst)
