@@ -2,9 +2,9 @@
 /*
  * Branches and their retained epochs, in memory. Pure.
  *
- * Invariants: branch ids ascend from parent to child; an array of retained epochs is sorted; an entry
- * exists for every epoch that a snapshot or a child branch starts from, and, until the trees have
- * forgotten it, for those that none does any more.
+ * Invariants: branch ids ascend from parent to child; an array of retained epochs is sorted; an
+ * entry exists for every epoch that a snapshot or a child branch starts from, and, until the trees
+ * have forgotten it, for those that none does any more.
  */
 #include "snapshot/state_priv.h"
 

@@ -2,9 +2,9 @@
 /*
  * Control operations on volumes: create, delete, rename, resize.
  *
- * Each looks at the catalogue and commits one transaction with the control mutex held; the catalogue
- * changes when the pool applies it. On return it is durable. Opening takes the mutex too: so nothing
- * is opened while its deletion waits for the log. All suspend.
+ * Each looks at the catalogue and commits one transaction with the control mutex held; the
+ * catalogue changes when the pool applies it. On return it is durable. Opening takes the mutex too:
+ * so nothing is opened while its deletion waits for the log. All suspend.
  */
 #include "snapshot/store_priv.h"
 
@@ -26,8 +26,8 @@ struct snapshot *find_snapshot(struct snap_store *s, struct vd_target t, struct 
     struct volume *v = find_volume(s, t.volume, err);
     struct snapshot *sn = v ? catalog_snapshot(&s->cat, v, t.snapshot) : NULL;
     if (v && !sn)
-        vd_fail(err, -ENOENT, "snapshot-not-found", "volume \"%s\" has no snapshot \"%s\"", t.volume,
-                t.snapshot);
+        vd_fail(err, -ENOENT, "snapshot-not-found", "volume \"%s\" has no snapshot \"%s\"",
+                t.volume, t.snapshot);
     return sn;
 }
 
@@ -72,8 +72,7 @@ int op_volume_create(struct vd_store *st, const char *name, uint64_t size, struc
     if (r == 0)
         r = name_free(s, name, err);
     if (r == 0) {
-        struct volume_rec rec = {.size = size,
-                                 .created_s = vd_loop_wall_s(pool_loop(s->pool))};
+        struct volume_rec rec = {.size = size, .created_s = vd_loop_wall_s(pool_loop(s->pool))};
         vd_uuid_new(&rec.uuid, vd_loop_rng(pool_loop(s->pool)));
         memcpy(rec.name, name, strlen(name) + 1);
         txn_init(&t, s);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What differs between two views. CHANGED and the overlays say where anything may differ: in a branch
- * that both views come from, what was written between the two epochs; in every branch that only one
- * comes from, all of it. There, and only there, the views are compared, block by block, by where the
- * blocks lie.
+ * What differs between two views. CHANGED and the overlays say where anything may differ: in a
+ * branch that both views come from, what was written between the two epochs; in every branch that
+ * only one comes from, all of it. There, and only there, the views are compared, block by block, by
+ * where the blocks lie.
  *
- * Invariant: the places to look at are gathered under one set of roots, overlays included, so nothing
- * that a checkpoint moves in between is missed. Suspends.
+ * Invariant: the places to look at are gathered under one set of roots, overlays included, so
+ * nothing that a checkpoint moves in between is missed. Suspends.
  */
 #include "snapshot/store_priv.h"
 
@@ -289,8 +289,7 @@ static int cell_compare(struct diff *d, uint64_t lba, uint64_t end, bool *zero)
     uint64_t first = VD_ROUND_DOWN(lba, CELL);
     for (; r == 0 && lba < end; lba++)
         if (differ >> (lba - first) & 1)
-            r = block_differs(d, lba,
-                              d->b.b[lba - first].type == VD_RUN_ZERO ? VD_EXTENT_ZERO : 0);
+            r = block_differs(d, lba, d->b.b[lba - first].type == VD_RUN_ZERO ? VD_EXTENT_ZERO : 0);
     return r;
 }
 
@@ -323,8 +322,8 @@ static int diff_run(struct diff *d)
     return r == 0 ? pending_flush(d) : r;
 }
 
-int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, vd_diff_fn *fn, void *arg,
-            struct vd_error *err)
+int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, vd_diff_fn *fn,
+            void *arg, struct vd_error *err)
 {
     struct snap_store *s = store_of(st);
     struct vd_disk *a = NULL, *b = NULL; /* so that neither is deleted meanwhile */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What volumes and snapshots are and what they cost: lists for people and doors. Bytes come from USAGE
- * and so are those of the last checkpoint. Suspends to load nodes; lists go by ids, so what comes or
- * goes meanwhile does no harm.
+ * What volumes and snapshots are and what they cost: lists for people and doors. Bytes come from
+ * USAGE and so are those of the last checkpoint. Suspends to load nodes; lists go by ids, so what
+ * comes or goes meanwhile does no harm.
  */
 #include "snapshot/store_priv.h"
 
@@ -13,8 +13,8 @@ static struct snap_store *store_of(struct vd_store *st)
     return vd_container_of(st, struct snap_store, store);
 }
 
-/* Sums USAGE of a branch over what `epoch` needs (EPOCH_LIVE: the live end); *own: what only it needs.
- * VD_YIELDS */
+/* Sums USAGE of a branch over what `epoch` needs (EPOCH_LIVE: the live end); *own: what only it
+ * needs. VD_YIELDS */
 static int usage_sum(struct snap_store *s, uint64_t branch, uint64_t epoch, uint64_t *sum,
                      uint64_t *own)
 {
@@ -43,7 +43,8 @@ static int usage_sum(struct snap_store *s, uint64_t branch, uint64_t epoch, uint
     return r == -ENOENT ? 0 : r;
 }
 
-/* Has a snapshot been taken that USAGE does not know of yet? Then nothing is only the live end's. */
+/* Has a snapshot been taken that USAGE does not know of yet? Then nothing is only the live end's.
+ */
 static bool epoch_unknown(const struct branch *b)
 {
     for (unsigned i = 0; i < b->nret; i++)
@@ -119,7 +120,8 @@ int op_volumes(struct vd_store *st, vd_volume_fn *fn, void *arg)
     return r;
 }
 
-int op_volume(struct vd_store *st, const char *name, struct vd_volume_info *ret, struct vd_error *err)
+int op_volume(struct vd_store *st, const char *name, struct vd_volume_info *ret,
+              struct vd_error *err)
 {
     struct snap_store *s = store_of(st);
     const struct volume *v = find_volume(s, name, err);

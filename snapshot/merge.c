@@ -5,10 +5,11 @@
  *
  * Invariants:
  *  1 Each position is visited at most once, with everything that concerns it.
- *  2 Long ZERO ranges of overlay, HEAD or a fold are handled as ranges wherever nothing else lies in
- *    them; the rest cell by cell. A range is uniform: all of it absent in HEAD, or inside one ZERO run.
- *  3 A fold's source has the lower id: what it gives up is at hand when its child is reached.
- *  4 Nothing in memory but `out` parts of the merge state changes: after a failure all starts again.
+ *  2 Long ZERO ranges of overlay, HEAD or a fold are handled as ranges wherever nothing else lies
+ * in them; the rest cell by cell. A range is uniform: all of it absent in HEAD, or inside one ZERO
+ * run. 3 A fold's source has the lower id: what it gives up is at hand when its child is reached.
+ *  4 Nothing in memory but `out` parts of the merge state changes: after a failure all starts
+ * again.
  *
  * Called by the pool's checkpoint. Suspends.
  */
@@ -135,8 +136,11 @@ static int range_merge(struct sweep *sw, uint64_t end, bool old, uint64_t old_bo
 {
     struct merge *mg = sw->mg;
     struct mbranch *b = sw->b;
-    struct vd_run run = {.lba = sw->pos, .blocks = end - sw->pos, .died = VD_EPOCH_MAX,
-                         .type = VD_RUN_ZERO, .born = old ? old_born : UINT64_MAX};
+    struct vd_run run = {.lba = sw->pos,
+                         .blocks = end - sw->pos,
+                         .died = VD_EPOCH_MAX,
+                         .type = VD_RUN_ZERO,
+                         .born = old ? old_born : UINT64_MAX};
     bool below = explicit_limit(b, sw->pos) > sw->pos;
     int r = 0;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The CATALOG tree's part of a merge: the keys logged up to the freeze, as they were then, and the keys
- * that say how far the trees have come. Where both have a key, the merge's own value is the right one:
- * it was made from the state at the freeze, which includes what was logged.
+ * The CATALOG tree's part of a merge: the keys logged up to the freeze, as they were then, and the
+ * keys that say how far the trees have come. Where both have a key, the merge's own value is the
+ * right one: it was made from the state at the freeze, which includes what was logged.
  */
 #include "snapshot/merge_priv.h"
 
@@ -172,9 +172,9 @@ int merge_catalog(struct merge *mg)
     if (r == 0)
         r = map3_sorted(&mg->ms->dirty, &logged);
     while (r == 0 && (i < mg->catalog.count || k < mg->ms->dirty.count)) {
-        int c = i == mg->catalog.count       ? 1
+        int c = i == mg->catalog.count     ? 1
                 : k == mg->ms->dirty.count ? -1
-                                             : key_cmp(own[i]->key, logged[k]->key);
+                                           : key_cmp(own[i]->key, logged[k]->key);
         const struct map3_entry *e = c <= 0 ? own[i] : logged[k];
         i += c <= 0;
         k += c >= 0;

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One cell of one branch in a merge: all versions there are of its blocks, from the trees, the overlay
- * and a parent being folded in, put in order; what nothing needs falls out, the rest goes back as
- * HEAD and HISTORY.
+ * One cell of one branch in a merge: all versions there are of its blocks, from the trees, the
+ * overlay and a parent being folded in, put in order; what nothing needs falls out, the rest goes
+ * back as HEAD and HISTORY.
  *
  * Invariants:
- *  1 Every run that leaves the trees is accounted for (live blocks, USAGE) as it leaves, every run that
- *    enters as it enters, with the same rule: so counts return to zero exactly.
- *  2 Of one block a version dies when the next is born. ZERO after ZERO is no new version; ZERO where
- *    nothing lies below is the same as nothing, and is not stored.
- *  3 An address from a tree is what it is after the relocations of the frozen overlay; the overlay's
- *    own are newer than any relocation from there.
+ *  1 Every run that leaves the trees is accounted for (live blocks, USAGE) as it leaves, every run
+ * that enters as it enters, with the same rule: so counts return to zero exactly. 2 Of one block a
+ * version dies when the next is born. ZERO after ZERO is no new version; ZERO where nothing lies
+ * below is the same as nothing, and is not stored. 3 An address from a tree is what it is after the
+ * relocations of the frozen overlay; the overlay's own are newer than any relocation from there.
  *
  * Called by the sweep of merge.c, in key order. Suspends.
  */
@@ -22,7 +21,8 @@ enum { SRC_HISTORY, SRC_HEAD, SRC_OVERLAY };
 
 /* ---- accounts ---- */
 
-static int run_account(struct merge *mg, const struct mbranch *b, const struct vd_run *run, int sign)
+static int run_account(struct merge *mg, const struct mbranch *b, const struct vd_run *run,
+                       int sign)
 {
     if (run->type != VD_RUN_DATA)
         return 0;
@@ -128,8 +128,12 @@ static int take_new(struct merge *mg, const struct cell_job *job)
 
     for (size_t i = 0; r == 0 && i < job->nfold; i++) {
         const struct fold_run *f = &job->fold[i];
-        *run = (struct vd_run){.lba = f->lba, .blocks = f->blocks, .born = f->born,
-                               .died = VD_EPOCH_MAX, .type = f->type, .addr = f->addr};
+        *run = (struct vd_run){.lba = f->lba,
+                               .blocks = f->blocks,
+                               .born = f->born,
+                               .died = VD_EPOCH_MAX,
+                               .type = f->type,
+                               .addr = f->addr};
         if (f->type == VD_RUN_DATA)
             memcpy(run->csum, job->b->fold.csum + f->csum, f->blocks * sizeof(run->csum[0]));
         r = explode(mg, job->cell, run, SRC_HEAD);
@@ -151,8 +155,8 @@ static int ver_cmp(const void *a, const void *b)
 
 /* ---- one block's versions ---- */
 
-/* Goes through the versions of one block, oldest first: settles when each died, marks those that fall
- * out (died = born) and notes what changed. */
+/* Goes through the versions of one block, oldest first: settles when each died, marks those that
+ * fall out (died = born) and notes what changed. */
 static int chain(struct merge *mg, const struct cell_job *job, struct ver *v, size_t n,
                  bool is_explicit)
 {
@@ -252,7 +256,7 @@ static int by_died(const void *a, const void *b)
 /* Of runs, named by where they start in order of died. */
 static int by_key(const void *a, const void *b)
 {
-    const struct ver *x = **(struct ver **const *)a, *y = **(struct ver **const *)b;
+    const struct ver *x = **(struct ver * *const *)a, *y = **(struct ver * *const *)b;
     if (x->blk != y->blk)
         return (int)x->blk - (int)y->blk;
     return x->died < y->died ? -1 : x->died > y->died;
@@ -330,8 +334,8 @@ int fold_add(struct fold_buf *f, const struct vd_run *run)
         f->csum = v;
         f->csum_room = room;
     }
-    f->run[f->count++] = (struct fold_run){run->lba, run->blocks, run->born, run->type, run->addr,
-                                           f->csums};
+    f->run[f->count++] =
+        (struct fold_run){run->lba, run->blocks, run->born, run->type, run->addr, f->csums};
     memcpy(f->csum + f->csums, run->csum, csums * sizeof(run->csum[0]));
     f->csums += csums;
     return 0;

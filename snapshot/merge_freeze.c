@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two ends of a checkpoint: freeze notes what the merge needs of the catalogue, and begins folds;
- * publish takes over what the merge has come to.
+ * The two ends of a checkpoint: freeze notes what the merge needs of the catalogue, and begins
+ * folds; publish takes over what the merge has come to.
  *
  * Invariants:
  *  1 What is needed and kept follows from who points at what, and is worked out anew each time: no
  *    operation has to log it, and a crash loses nothing of it.
- *  2 A fold of p into its only child c repoints the names on (p, E), E being c's origin, to (c, E) in
- *    memory at freeze and in the tree with the merge. Both show the same whenever neither is written
- *    at or below E, which is always: so it does not matter to a log replayed from an older root.
- *  3 Neither suspends.
+ *  2 A fold of p into its only child c repoints the names on (p, E), E being c's origin, to (c, E)
+ * in memory at freeze and in the tree with the merge. Both show the same whenever neither is
+ * written at or below E, which is always: so it does not matter to a log replayed from an older
+ * root. 3 Neither suspends.
  */
 #include "snapshot/merge_priv.h"
 
@@ -42,9 +42,9 @@ static void flags_update(struct catalog *c)
     }
 }
 
-/* Should b be folded? Into its only child, when that is all that needs it. One level stays for names
- * on a branch without a parent, such as a base image that is reset to every night: folding that would
- * rewrite the whole map each time to save one look-up. */
+/* Should b be folded? Into its only child, when that is all that needs it. One level stays for
+ * names on a branch without a parent, such as a base image that is reset to every night: folding
+ * that would rewrite the whole map each time to save one look-up. */
 static bool fold_wanted(const struct branch *b)
 {
     if (!b->needed || b->tip || b->into || b->absorbing || vd_list_empty(&b->children) ||

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The indexes a merge keeps beside the map: CHANGED (what an epoch touched), USAGE (bytes by the epochs
- * that need them) and CATALOG. Changes are gathered in memory while the map is merged, and applied in
- * key order afterwards. All of it is bounded by the overlay and the budget, but for the re-keying that
- * comes with a purge's end, which is bounded by the index of that branch.
+ * The indexes a merge keeps beside the map: CHANGED (what an epoch touched), USAGE (bytes by the
+ * epochs that need them) and CATALOG. Changes are gathered in memory while the map is merged, and
+ * applied in key order afterwards. All of it is bounded by the overlay and the budget, but for the
+ * re-keying that comes with a purge's end, which is bounded by the index of that branch.
  *
  * Invariants:
- *  1 USAGE is reckoned with the epochs `ru` and the live end while HEAD and HISTORY are merged; it is
- *    brought there first (epochs added, end lost), and from there to what is left (purges done) last.
- *  2 A chunk that any version between two retained epochs touched is marked in CHANGED for an epoch
- *    between them. So marks move forward over an epoch that is forgotten, never over one that is not.
+ *  1 USAGE is reckoned with the epochs `ru` and the live end while HEAD and HISTORY are merged; it
+ * is brought there first (epochs added, end lost), and from there to what is left (purges done)
+ * last. 2 A chunk that any version between two retained epochs touched is marked in CHANGED for an
+ * epoch between them. So marks move forward over an epoch that is forgotten, never over one that is
+ * not.
  */
 #include "snapshot/merge_priv.h"
 
@@ -43,7 +44,8 @@ static int usage_at(struct merge *mg, uint64_t branch, uint64_t first, uint64_t 
     return 0;
 }
 
-int usage_add(struct merge *mg, const struct mbranch *b, uint64_t born, uint64_t died, int64_t bytes)
+int usage_add(struct merge *mg, const struct mbranch *b, uint64_t born, uint64_t died,
+              int64_t bytes)
 {
     uint64_t key[3];
     usage_key(b, born, died, key);
@@ -62,8 +64,8 @@ static int changed_bits(struct merge *mg, uint64_t branch, uint64_t epoch, uint6
     return 0;
 }
 
-/* Under which branch and epoch a version born at *epoch is marked. False: not at all, it is on its way
- * out. */
+/* Under which branch and epoch a version born at *epoch is marked. False: not at all, it is on its
+ * way out. */
 static bool changed_where(const struct mbranch *b, uint64_t *branch, uint64_t *epoch)
 {
     *branch = b->id;
@@ -230,7 +232,8 @@ static int writer_open(struct merge *mg, enum tree_id t, struct tree_writer **w)
 {
     if (*w)
         return 0;
-    return tree_writer_new(mg->m->forest, t, &mg->m->base[t], mg->m->incarnation, mg->m->counter, w);
+    return tree_writer_new(mg->m->forest, t, &mg->m->base[t], mg->m->incarnation, mg->m->counter,
+                           w);
 }
 
 static int writer_seek(struct merge *mg, enum tree_id t, struct tree_writer **w,
@@ -275,8 +278,8 @@ static int branch_drop(struct merge *mg, enum tree_id t, struct tree_writer **w,
 static int put_u64(struct merge *mg, struct tree_writer *w, const uint64_t key[3], uint64_t val)
 {
     le64_t od = vd_le64(val);
-    mg->entry = (struct tree_entry){
-        .key = {{key[0], key[1], key[2]}}, .val = &od, .len = sizeof(od)};
+    mg->entry =
+        (struct tree_entry){.key = {{key[0], key[1], key[2]}}, .val = &od, .len = sizeof(od)};
     return tree_writer_put(w, &mg->entry);
 }
 
@@ -440,8 +443,9 @@ static int usage_absorb(struct merge *mg, const struct mbranch *b)
 static int usage_put(struct merge *mg, struct tree_writer **w, const uint64_t key[3], int64_t bytes)
 {
     if (bytes < 0) {
-        vd_log(VD_LOG_ERROR, "usage of branch %" PRIu64 " [%" PRIu64 ", %" PRIu64 "] falls to %" PRId64,
-               key[0], key[1], key[2], bytes);
+        vd_log(VD_LOG_ERROR,
+               "usage of branch %" PRIu64 " [%" PRIu64 ", %" PRIu64 "] falls to %" PRId64, key[0],
+               key[1], key[2], bytes);
         bytes = 0;
     }
     return bytes ? put_u64(mg, *w, key, (uint64_t)bytes) : 0;
@@ -462,7 +466,8 @@ static int usage_rewrite(struct merge *mg, const struct mbranch *b, struct tree_
         usage_last(b, key);
         if (branch_gone(b) || key[1] > key[2]) {
             vd_log(VD_LOG_ERROR,
-                   "branch %" PRIu64 ": %" PRId64 " bytes of [%" PRIu64 ", %" PRIu64 "] are left over",
+                   "branch %" PRIu64 ": %" PRId64 " bytes of [%" PRIu64 ", %" PRIu64
+                   "] are left over",
                    b->id, (int64_t)v[i]->val, v[i]->key[1], v[i]->key[2]);
             continue;
         }

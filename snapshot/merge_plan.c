@@ -3,12 +3,13 @@
  * What a merge has to do besides the overlay: which chunks purges visit, and the rule by which a
  * version lives or goes.
  *
- * An epoch X that is no longer kept leaves behind versions that only it needed. With P and N the kept
- * epochs before and after it when its purge begins, those were born in (P, X] and died in (X, N]; so
- * CHANGED marks their chunks for an epoch in either range, and the one with fewer chunks is visited.
- * Only when the branch has neither N nor a live end may versions of HEAD be among them; these never
- * died, so (P, X] it is. When a branch loses its live end, versions of HEAD born after the last kept
- * epoch go. What is written meanwhile needs no visit: merges judge by the kept epochs only.
+ * An epoch X that is no longer kept leaves behind versions that only it needed. With P and N the
+ * kept epochs before and after it when its purge begins, those were born in (P, X] and died in (X,
+ * N]; so CHANGED marks their chunks for an epoch in either range, and the one with fewer chunks is
+ * visited. Only when the branch has neither N nor a live end may versions of HEAD be among them;
+ * these never died, so (P, X] it is. When a branch loses its live end, versions of HEAD born after
+ * the last kept epoch go. What is written meanwhile needs no visit: merges judge by the kept epochs
+ * only.
  */
 #include "snapshot/merge_priv.h"
 
@@ -104,8 +105,8 @@ static int visit_add(struct mbranch *b, uint64_t chunk, bool head)
     return 0;
 }
 
-/* Takes chunks from *cursor on, at most *budget; *cursor moves behind them. Returns 1 when that were
- * all, 0 when some are left. */
+/* Takes chunks from *cursor on, at most *budget; *cursor moves behind them. Returns 1 when that
+ * were all, 0 when some are left. */
 static int visits_take(struct merge *mg, struct mbranch *b, const struct map3 *groups, bool head,
                        uint64_t *cursor, uint64_t *budget)
 {
@@ -269,7 +270,8 @@ int plan_purges(struct merge *mg)
         purges_wait(b);
         visits_sort(b);
     }
-    /* What purges leave over of the budget, but at least a quarter, is for folds and whole branches. */
+    /* What purges leave over of the budget, but at least a quarter, is for folds and whole
+     * branches. */
     budget = VD_MAX(budget, mg->m->budget / 4);
     mg->work = 0;
     mg->work_max = budget * 64;

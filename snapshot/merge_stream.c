@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HEAD and HISTORY as streams: old entries come out, new ones go in, in one ascending pass. Hides the
- * writer's rules, runs of ZERO that reach over the range being worked on, and the metadata cleaner's
- * wishes.
+ * HEAD and HISTORY as streams: old entries come out, new ones go in, in one ascending pass. Hides
+ * the writer's rules, runs of ZERO that reach over the range being worked on, and the metadata
+ * cleaner's wishes.
  *
- * Invariants: ranges asked for ascend; all old entries of a range are taken before anything new is put
- * into it; adjacent ZERO runs of one epoch that are put one after another become one. Everything
- * suspends.
+ * Invariants: ranges asked for ascend; all old entries of a range are taken before anything new is
+ * put into it; adjacent ZERO runs of one epoch that are put one after another become one.
+ * Everything suspends.
  */
 #include "snapshot/merge_priv.h"
 
@@ -192,8 +192,7 @@ int history_take(struct mstream *st, uint64_t branch, uint64_t cell, struct vd_r
 
 int history_put(struct mstream *st, uint64_t branch, const struct vd_run *run, bool inside)
 {
-    st->out.key = (struct tree_key){
-        {branch, run->lba / VD_CELL_BLOCKS, run->lba, run->died}};
+    st->out.key = (struct tree_key){{branch, run->lba / VD_CELL_BLOCKS, run->lba, run->died}};
     st->out.run = *run;
     if (!inside) {
         int r = seek_key(st, &st->out.key);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cleaner's question: does anything still hold these blocks, and what? A header says for whom they
- * were stored; since then the branch may have been folded, and the blocks overwritten, kept in HISTORY,
- * or moved. Suspends; answers for the moment at which it returns: HISTORY, which takes loading, is read
- * first and holds as long as the roots do, everything else is looked at afterwards without suspension.
+ * The cleaner's question: does anything still hold these blocks, and what? A header says for whom
+ * they were stored; since then the branch may have been folded, and the blocks overwritten, kept in
+ * HISTORY, or moved. Suspends; answers for the moment at which it returns: HISTORY, which takes
+ * loading, is read first and holds as long as the roots do, everything else is looked at afterwards
+ * without suspension.
  */
 #include "snapshot/store_priv.h"
 
@@ -89,7 +90,8 @@ static int ask_head(struct ask *a, uint64_t branch, struct forest_need *need)
     return VD_MIN(n, 0);
 }
 
-/* The branch that may hold the blocks now, or NULL; *child: where a fold has got to, it may be that. */
+/* The branch that may hold the blocks now, or NULL; *child: where a fold has got to, it may be
+ * that. */
 static struct branch *asked_branch(struct snap_store *s, uint64_t id, struct branch **child)
 {
     struct branch *b = catalog_resolve(&s->cat, id);

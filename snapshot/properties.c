@@ -28,7 +28,8 @@ static int text_check(const char *prop, const char *value, struct vd_error *err)
     bool user = strncmp(prop, "user.", 5) == 0 && vd_name_valid(prop + 5) && vd_name_valid(prop);
     if (!user && strcmp(prop, "comment") != 0)
         return vd_fail(err, -EINVAL, "property-invalid",
-                       "there is no property \"%.130s\": use read-only, comment or user.NAME", prop);
+                       "there is no property \"%.130s\": use read-only, comment or user.NAME",
+                       prop);
     if (value && strlen(value) > VALUE_MAX)
         return vd_fail(err, -EINVAL, "property-invalid", "a property's value has at most %d bytes",
                        VALUE_MAX);
@@ -95,7 +96,8 @@ int op_prop_set(struct vd_store *st, const char *volume, const char *prop, const
     return r;
 }
 
-int op_props(struct vd_store *st, const char *volume, vd_prop_fn *fn, void *arg, struct vd_error *err)
+int op_props(struct vd_store *st, const char *volume, vd_prop_fn *fn, void *arg,
+             struct vd_error *err)
 {
     struct snap_store *s = store_of(st);
     struct volume *v = find_volume(s, volume, err);

@@ -2,10 +2,10 @@
 /*
  * Reading a view: cells are resolved into pieces, pieces are read and verified by the pool.
  *
- * Invariants: between resolving a piece and pool_read, which pins its segment, nothing suspends (I11);
- * when a node must be loaded in the middle of a batch, what has been resolved so far is read first.
- * Data goes straight into the caller's memory when that is whole aligned blocks, else through a
- * buffer of our own. A 4 KiB read with its nodes in memory allocates nothing.
+ * Invariants: between resolving a piece and pool_read, which pins its segment, nothing suspends
+ * (I11); when a node must be loaded in the middle of a batch, what has been resolved so far is read
+ * first. Data goes straight into the caller's memory when that is whole aligned blocks, else
+ * through a buffer of our own. A 4 KiB read with its nodes in memory allocates nothing.
  */
 #include "snapshot/store_priv.h"
 
@@ -71,8 +71,8 @@ static void ctx_add(struct io_ctx *c, struct vd_addr addr, uint64_t csum, void *
         (uint8_t *)p->buf + (size_t)p->blocks * VD_BLOCK == buf) {
         p->blocks++;
     } else {
-        c->piece[c->pieces++] = (struct pool_piece){
-            .addr = addr, .blocks = 1, .csum = &c->csum[c->blocks], .buf = buf};
+        c->piece[c->pieces++] =
+            (struct pool_piece){.addr = addr, .blocks = 1, .csum = &c->csum[c->blocks], .buf = buf};
     }
     c->blocks++;
 }
@@ -94,7 +94,8 @@ static void *target_next(struct target *t)
     return p;
 }
 
-/* Resolves as many cells of [*lba, end) as a batch holds. -EAGAIN: *need first, nothing resolved. */
+/* Resolves as many cells of [*lba, end) as a batch holds. -EAGAIN: *need first, nothing resolved.
+ */
 static int batch_resolve(struct snap_store *s, struct view_ref ref, struct io_ctx *c,
                          struct target *t, uint64_t *lba, uint64_t end, struct forest_need *need)
 {
@@ -216,8 +217,8 @@ static int read_bounced(struct snap_store *s, struct view_ref ref, uint64_t off,
     return r;
 }
 
-int view_read(struct snap_store *s, struct view_ref ref, uint64_t off, const struct iovec *iov, int n,
-              size_t len)
+int view_read(struct snap_store *s, struct view_ref ref, uint64_t off, const struct iovec *iov,
+              int n, size_t len)
 {
     if ((off | len) % VD_BLOCK == 0 && iov_aligned(iov, n))
         return read_aligned(s, ref, off / VD_BLOCK, len / VD_BLOCK, iov);

@@ -3,9 +3,9 @@
  * Control operations on snapshots: create, delete, rename, hold, clone, roll back.
  *
  * Invariants: a snapshot is (branch, current epoch) remembered and the epoch bumped, all in one
- * operation, so that it holds exactly the writes logged before it. Deleting drops the name only; the
- * merges see that nothing needs the epoch any more. What a clone or a roll back starts from stays
- * retained because a branch starts there, named or not.
+ * operation, so that it holds exactly the writes logged before it. Deleting drops the name only;
+ * the merges see that nothing needs the epoch any more. What a clone or a roll back starts from
+ * stays retained because a branch starts there, named or not.
  *
  * As control.c: the control mutex is held, the catalogue changes in apply, everything suspends.
  */
@@ -121,7 +121,8 @@ int op_snapshot_delete(struct vd_store *st, const struct vd_target *t, int n, st
     return r;
 }
 
-int op_snapshot_rename(struct vd_store *st, struct vd_target t, const char *to, struct vd_error *err)
+int op_snapshot_rename(struct vd_store *st, struct vd_target t, const char *to,
+                       struct vd_error *err)
 {
     struct snap_store *s = store_of(st);
     struct txn x;

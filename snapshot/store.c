@@ -3,8 +3,8 @@
  * A store over a pool: making, attaching, detaching; the table of operations; what the pool tells
  * its client.
  *
- * Invariants: the catalogue in memory is what the CATALOG tree says plus what the log says, applied by
- * the same function; every logged key is also kept, as bytes, for the next merge.
+ * Invariants: the catalogue in memory is what the CATALOG tree says plus what the log says, applied
+ * by the same function; every logged key is also kept, as bytes, for the next merge.
  */
 #include "core/base/text.h"
 #include "snapshot/store_priv.h"
@@ -231,8 +231,7 @@ int vd_pool_format(struct vd_dev *const *devs, int n, const struct vd_format_opt
 int vd_pool_identify(struct vd_dev *dev, struct vd_identity *ret, struct vd_error *err)
 {
     struct vd_label *l = malloc(sizeof(*l));
-    int r = l ? pool_read_label(dev, l, err)
-              : vd_fail(err, -ENOMEM, "no-memory", "out of memory");
+    int r = l ? pool_read_label(dev, l, err) : vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     if (r == 0) {
         *ret = (struct vd_identity){
             .pool_uuid = l->pool_uuid,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Transactions: what a control operation wants changed, gathered as log entries and committed as one
- * atomic operation. Made and committed with the store's control mutex held, so ids and the epoch do
- * not move under it. Memory in memory changes only when the pool hands the entries back to apply.
+ * Transactions: what a control operation wants changed, gathered as log entries and committed as
+ * one atomic operation. Made and committed with the store's control mutex held, so ids and the
+ * epoch do not move under it. Memory in memory changes only when the pool hands the entries back to
+ * apply.
  */
 #include "snapshot/store_priv.h"
 
@@ -146,8 +147,7 @@ int txn_commit(struct txn *t, unsigned flags, struct vd_error *err)
     }
     int r = t->err;
     if (r == 0) {
-        struct pool_op op = {
-            .flags = flags | POOL_OP_FUA, .entries = t->entry, .count = t->count};
+        struct pool_op op = {.flags = flags | POOL_OP_FUA, .entries = t->entry, .count = t->count};
         r = pool_commit(s->pool, &op);
     }
     txn_drop(t);

@@ -4,9 +4,9 @@
  *
  * Invariants:
  *  1 A cell is resolved in one go, without suspension, from the newest layer down: active overlay,
- *    frozen overlay, HEAD, HISTORY, then the parent. If a node is missing it is loaded and the cell is
- *    started again from the overlays (I10): a checkpoint may have moved things meanwhile.
- *  2 What view_hole calls a hole was one at some moment after it was called.
+ *    frozen overlay, HEAD, HISTORY, then the parent. If a node is missing it is loaded and the cell
+ * is started again from the overlays (I10): a checkpoint may have moved things meanwhile. 2 What
+ * view_hole calls a hole was one at some moment after it was called.
  *
  * Readers, writers of parts of blocks, diff and extents call this.
  */

@@ -4,9 +4,9 @@
  * and what does not change blocks. Writing is write.c's.
  *
  * Invariants:
- *  1 A request runs between volume_enter and volume_leave; roll back and shrink wait until none does
- *    and hold new ones back until they are done. Reads of snapshots need no such thing.
- *  2 A request is checked against the size again after it entered: it may have waited for a shrink.
+ *  1 A request runs between volume_enter and volume_leave; roll back and shrink wait until none
+ * does and hold new ones back until they are done. Reads of snapshots need no such thing. 2 A
+ * request is checked against the size again after it entered: it may have waited for a shrink.
  */
 #include "snapshot/volume_priv.h"
 
@@ -57,7 +57,8 @@ void volume_notify(struct volume *v, enum vd_disk_event event)
 
 /* ---- the disk ---- */
 
-static int disk_readv(struct vd_disk *disk, uint64_t off, const struct iovec *iov, int n, size_t len)
+static int disk_readv(struct vd_disk *disk, uint64_t off, const struct iovec *iov, int n,
+                      size_t len)
 {
     struct vol_disk *d = vol_disk_of(disk);
     int r = volume_enter(d, off, len);
@@ -109,7 +110,8 @@ static bool cell_is_zero(const struct cell_view *v)
     return true;
 }
 
-static int extents_find(struct vol_disk *d, uint64_t off, uint64_t len, struct vd_extent *ret, int *n)
+static int extents_find(struct vol_disk *d, uint64_t off, uint64_t len, struct vd_extent *ret,
+                        int *n)
 {
     uint64_t off_end = off + len, lba = off / VD_BLOCK, end = VD_DIV_UP(off_end, VD_BLOCK);
     int max = *n, r = 0;

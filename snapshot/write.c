@@ -6,10 +6,10 @@
  * Invariants:
  *  1 A hold stands for a change of some blocks in progress. A read-modify-write waits, after it has
  *    announced itself, for every earlier hold on its blocks; any other change waits for earlier
- *    read-modify-writes on its blocks only. So no change falls between the read and the write of one
- *    that it overlaps. Holds wait only for earlier ones: no cycle.
- *  2 Of a block the volume holds only part of (its size is no multiple of 4 KiB), what lies beyond the
- *    end is nobody's: growing clears it first (volume_clear_tail).
+ *    read-modify-writes on its blocks only. So no change falls between the read and the write of
+ * one that it overlaps. Holds wait only for earlier ones: no cycle. 2 Of a block the volume holds
+ * only part of (its size is no multiple of 4 KiB), what lies beyond the end is nobody's: growing
+ * clears it first (volume_clear_tail).
  *
  * Every call is on a handle's fiber and suspends.
  */
@@ -184,8 +184,7 @@ int disk_writev(struct vd_disk *disk, uint64_t off, const struct iovec *iov, int
     int r = volume_enter(d, off, len);
     if (r < 0)
         return r;
-    struct hold h = {
-        .lba = off / VD_BLOCK, .end = VD_DIV_UP(off + len, VD_BLOCK), .rmw = !whole};
+    struct hold h = {.lba = off / VD_BLOCK, .end = VD_DIV_UP(off + len, VD_BLOCK), .rmw = !whole};
     hold_take(v, &h);
     if (whole)
         r = write_blocks(d->s, v, h.lba, h.end - h.lba, iov, n, flags);

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The parts of a check that look beyond the map's own keys: does CHANGED mark every version's chunk
+ * between the retained epochs it was born between, and do stored blocks match their checksums. Part
+ * of check.c's pass; suspends.
+ */
+#include "core/base/text.h"
+#include "snapshot/check_priv.h"
+
+#include <stdlib.h>
+
+/* The recorded epoch that ends the interval `epoch` lies in. */
+static uint64_t interval_end(const struct branch *b, uint64_t epoch)
+{
+    unsigned lo = 0, n = b->nret;
+    while (n > 0) {
+        unsigned half = n / 2;
+        if (b->ret[lo + half].epoch < epoch) {
+            lo += half + 1;
+            n -= half + 1;
+        } else {
+            n = half;
+        }
+    }
+    while (lo < b->nret && !b->ret[lo].recorded)
+        lo++;
+    return lo < b->nret ? b->ret[lo].epoch : VD_EPOCH_MAX;
+}
+
+int check_marks_load(struct check *k)
+{
+    int r = 0;
+
+    tree_cursor_init(&k->cursor, pool_forest(k->s->pool), TREE_CHANGED, &(struct tree_key){{0}});
+    while (r == 0 && (r = tree_cursor_next(&k->cursor, &k->entry)) == 0) {
+        const uint64_t *w = k->entry.key.w;
+        const struct branch *b = catalog_branch(&k->s->cat, w[0]);
+        le64_t od;
+        if (!b || k->entry.len != sizeof(od)) {
+            check_finding(k, "change index: key %" PRIu64 " %" PRIu64 " %" PRIu64 " makes no sense",
+                          w[0], w[1], w[2]);
+            continue;
+        }
+        memcpy(&od, k->entry.val, sizeof(od));
+        uint64_t key[3] = {w[0], interval_end(b, w[1]), w[2]};
+        struct map3_entry *e = map3_make(&k->marks, key);
+        if (!e)
+            return -ENOMEM;
+        e->val |= vd_get64(od);
+    }
+    return r == -ENOENT ? 0 : r;
+}
+
+int check_marked(struct check *k, const struct vd_run *run)
+{
+    const struct branch *b = k->branch;
+    uint64_t epoch = run->born, first = run->lba / VD_CHANGE_BLOCKS;
+
+    if (!branch_needed(b))
+        return 0;
+    if (b->into) { /* its marks have gone ahead */
+        if (epoch > b->into->origin)
+            return 0;
+        epoch = b->into->origin;
+        b = b->into;
+    }
+    uint64_t end = interval_end(b, epoch);
+    if (end == VD_EPOCH_MAX && b->tip_state != CATALOG_TIP_LIVE)
+        return 0;
+    /* Of long runs of ZERO the ends: what lay under the middle may have been nothing. */
+    if (run->type == VD_RUN_ZERO && run->blocks > VD_CHANGE_BLOCKS)
+        return 0;
+    for (uint64_t chunk = first; chunk <= (vd_run_end(run) - 1) / VD_CHANGE_BLOCKS; chunk++) {
+        uint64_t key[3] = {b->id, end, chunk / 64};
+        const struct map3_entry *e = map3_find(&k->marks, key);
+        if (!e || !(e->val >> chunk % 64 & 1))
+            check_finding(k,
+                          "branch %" PRIu64 ", block %" PRIu64
+                          ": the change index misses the version born %" PRIu64,
+                          k->branch_id, run->lba, run->born);
+    }
+    return 0;
+}
+
+/* ---- stored bytes ---- */
+
+int check_data(struct check *k, const struct vd_run *run)
+{
+    struct pool_piece piece[VD_CELL_BLOCKS];
+    if (!k->buf)
+        k->buf = vd_alloc_aligned((size_t)VD_CELL_BLOCKS * VD_BLOCK);
+    if (!k->buf)
+        return -ENOMEM;
+    int n = 0;
+    for (uint64_t i = 0; i < run->blocks && i < VD_CELL_BLOCKS; i++) {
+        struct vd_addr at = pool_moved(k->s->pool, vd_addr_plus(run->addr, i));
+        struct pool_piece *p = n ? &piece[n - 1] : NULL;
+        if (p && vd_addr_equal(vd_addr_plus(p->addr, p->blocks), at))
+            p->blocks++;
+        else
+            piece[n++] = (struct pool_piece){
+                .addr = at, .blocks = 1, .csum = &run->csum[i], .buf = k->buf + i * VD_BLOCK};
+    }
+    pool_read(k->s->pool, piece, n);
+    for (int i = 0; i < n; i++) {
+        k->report->blocks_checked += piece[i].blocks;
+        if (piece[i].res == -ENOMEM)
+            return -ENOMEM;
+        if (piece[i].res < 0)
+            check_finding(k,
+                          "branch %" PRIu64 ", blocks %" PRIu64 " to %" PRIu64
+                          " (segment %u, sector %u): %s",
+                          k->branch_id, run->lba, vd_run_end(run) - 1, piece[i].addr.seg,
+                          piece[i].addr.sector,
+                          piece[i].res == -EBADMSG ? "bad checksum" : strerror(-piece[i].res));
+    }
+    return 0;
+}
+
+/* The DATA versions of an overlay at or after (branch, lba), a bounded number: then the position is
+ * given up, for the overlay may grow while they are read. */
+#define BATCH 32
+static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *lba,
+                         struct vd_run *runs, uint64_t *owner, int *n)
+{
+    struct overlay_span span;
+    struct overlay_pos *pos = overlay_seek(ov, *branch, *lba);
+    bool more;
+
+    *n = 0;
+    if (!pos)
+        return -ENOMEM;
+    while ((more = overlay_next(pos, &span))) {
+        if (*n && *n + (int)span.count > BATCH)
+            break;
+        for (unsigned i = 0; i < span.count && *n < BATCH; i++) {
+            if (span.versions[i].type != VD_RUN_DATA)
+                continue;
+            owner[*n] = span.branch;
+            runs[(*n)++] = span.versions[i];
+        }
+        *branch = span.branch;
+        *lba = span.lba + span.blocks;
+    }
+    overlay_pos_free(pos);
+    return more || *n;
+}
+
+static int check_overlay(struct check *k, const struct overlay *ov)
+{
+    uint64_t branch = 0, lba = 0, owner[BATCH];
+    struct vd_run *runs = malloc(BATCH * sizeof(*runs));
+    int n, r = runs ? 0 : -ENOMEM;
+
+    while (r == 0 && (r = overlay_batch(ov, &branch, &lba, runs, owner, &n)) > 0) {
+        r = 0;
+        for (int i = 0; r == 0 && i < n; i++) {
+            k->branch_id = owner[i];
+            r = check_data(k, &runs[i]);
+        }
+    }
+    free(runs);
+    return r;
+}
+
+int check_overlays(struct check *k)
+{
+    int r = check_overlay(k, pool_active(k->s->pool));
+    if (r == 0 && pool_frozen(k->s->pool))
+        r = check_overlay(k, pool_frozen(k->s->pool));
+    return r;
+}
