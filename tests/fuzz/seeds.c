@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes well-formed inputs for each target into DIR/label, DIR/root, DIR/record: what fuzzing
- * starts from. */
+/* Writes well-formed inputs for each target into DIR/label, DIR/root, DIR/record, DIR/node: what
+ * fuzzing starts from. */
 #include "tests/format/samples.h"
+#include "tests/pool/node_samples.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,5 +69,12 @@ int main(int argc, char **argv)
     put("record", 100, sizeof(buf));
     buf[4095] = 0; /* an odd length is what the target takes for bulk */
     put("record", 101, sizeof(buf) - 1);
+
+    for (unsigned n = 0; n < SAMPLE_NODES; n++) {
+        static struct od_node node;
+        sample_node(n, &node);
+        memcpy(buf, &node, sizeof(buf));
+        put("node", n, sizeof(buf));
+    }
     return 0;
 }
