@@ -94,7 +94,7 @@ static void check_messages(const struct check *c)
     }
 }
 
-static int run(void *arg)
+static void run(void *arg)
 {
     struct input *in = arg;
     static struct fake_store fs;
@@ -126,13 +126,18 @@ static int run(void *arg)
     vd_nbd_stop(server);
     fuzz_check(v->opens == 0);
     fake_store_done(&fs);
-    return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    /* One loop for all inputs: making fibers' stacks would take most of the time. */
+    static struct vd_loop *loop;
     struct input in = {.data = data, .size = size};
-    if (size > 0)
-        fuzz_check(vd_fiber_main(VD_LOOP_EPOLL, 1, run, &in) == 0);
+    if (!loop)
+        fuzz_check(vd_loop_new(VD_LOOP_EPOLL, 1, &loop) == 0);
+    if (size > 0) {
+        fuzz_check(vd_fiber_spawn(loop, "fuzz", run, &in) == 0);
+        fuzz_check(vd_loop_run(loop) == 0);
+    }
     return 0;
 }
