@@ -56,8 +56,8 @@ static int default_export(struct vd_nbd_server *s, char full[NBD_EXPORT_MAX], st
     return 0;
 }
 
-int nbd_export_open(struct vd_nbd_server *s, const void *name, size_t len, struct vd_disk **ret,
-                    char full[NBD_EXPORT_MAX], struct vd_error *err)
+int nbd_export_open(struct vd_nbd_server *s, const void *name, size_t len, bool read_only,
+                    struct vd_disk **ret, char full[NBD_EXPORT_MAX], struct vd_error *err)
 {
     if (len == 0) {
         int r = default_export(s, full, err);
@@ -77,7 +77,7 @@ int nbd_export_open(struct vd_nbd_server *s, const void *name, size_t len, struc
     struct vd_target t = {.volume = volume, .snapshot = at ? at + 1 : NULL};
     if (!vd_name_valid(volume) || (at && !vd_name_valid(t.snapshot)))
         return vd_fail(err, -ENOENT, "volume-not-found", "there is no export of that name");
-    return vd_store_open(s->store, t, s->flags & VD_NBD_READ_ONLY, ret, err);
+    return vd_store_open(s->store, t, read_only || (s->flags & VD_NBD_READ_ONLY), ret, err);
 }
 
 struct list_call {

@@ -106,7 +106,7 @@ static int option_export_name(struct nbd_conn *c, const uint8_t *name, size_t le
     struct vd_disk *disk;
     struct vd_disk_info info;
     uint8_t out[10 + 124] = {0};
-    int r = nbd_export_open(c->server, name, len, &disk, full, NULL);
+    int r = nbd_export_open(c->server, name, len, false, &disk, full, NULL);
     if (r < 0)
         return -ECANCELED;
     vd_disk_info(disk, &info);
@@ -214,7 +214,7 @@ static int option_info(struct nbd_conn *c, uint32_t option, struct cursor cur)
     int r = name_check(c, option, name, len);
     if (r != 0)
         return r < 0 ? r : 0;
-    r = nbd_export_open(c->server, name, len, &disk, full, &err);
+    r = nbd_export_open(c->server, name, len, false, &disk, full, &err);
     if (r < 0)
         return reply_open_error(c, option, r, &err);
     /* Opening took its time: `cur` and `name` are still good, for only this fiber reads input. */
@@ -284,7 +284,8 @@ static int option_meta_context(struct nbd_conn *c, uint32_t option, struct curso
     int meant = queries_read(cur, option);
     if (meant < 0)
         return reply_error(c, option, NBD_REP_ERR_INVALID, "the option's data make no sense");
-    r = nbd_export_open(c->server, name, len, &disk, full, &err);
+    /* Only to learn whether it is there. */
+    r = nbd_export_open(c->server, name, len, true, &disk, full, &err);
     if (r < 0)
         return reply_open_error(c, option, r, &err);
     vd_disk_unref(disk);

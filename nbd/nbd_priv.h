@@ -41,6 +41,8 @@
 #define NBD_STOP_NS (UINT64_C(10) * 1000000000)
 /* Replies in one system call: a header and data each. */
 #define NBD_SEND_IOV 256
+/* What one connection moves before others get a turn. */
+#define NBD_TURN_LEN VD_KIB(512)
 /* A payload's rest of at least this is read straight into its buffer, not through the input. */
 #define NBD_DIRECT_MIN VD_KIB(32)
 /* From here on a read first asks whether there is anything but zeroes. */
@@ -163,10 +165,10 @@ int nbd_skip(struct nbd_conn *c, uint64_t n);
 int nbd_handshake(struct nbd_conn *c);
 
 /* export.c: names. */
-/* Opens the export of that name (`len` bytes, unchecked) and gives its full name. -ENOENT and other
- * errors with a message. VD_YIELDS */
-int nbd_export_open(struct vd_nbd_server *s, const void *name, size_t len, struct vd_disk **ret,
-                    char full[NBD_EXPORT_MAX], struct vd_error *err);
+/* Opens the export of that name (`len` bytes, unchecked) and gives its full name; read-only if that
+ * is asked for, or the export or server is. -ENOENT and other errors with a message. VD_YIELDS */
+int nbd_export_open(struct vd_nbd_server *s, const void *name, size_t len, bool read_only,
+                    struct vd_disk **ret, char full[NBD_EXPORT_MAX], struct vd_error *err);
 /* Calls fn for each export's full name; fn must not suspend. VD_YIELDS */
 typedef int nbd_export_fn(void *arg, const char *full);
 int nbd_export_list(struct vd_nbd_server *s, nbd_export_fn *fn, void *arg);

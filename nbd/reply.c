@@ -184,17 +184,19 @@ static int send_streamed(struct nbd_conn *c, struct nbd_req *req)
             r = done == 0 ? vd_stream_writev(c->stream, iov, 2)
                           : vd_stream_write(c->stream, req->buf, part);
         done += (uint32_t)part;
+        vd_fiber_yield();
     }
     return r;
 }
 
-/* Everything that is ready, with one call. VD_YIELDS */
+/* What is ready, with one call. VD_YIELDS */
 static int send_ready(struct nbd_conn *c)
 {
     struct vd_list batch;
+    size_t len = 0;
     int n = 0, r;
     vd_list_init(&batch);
-    while (!vd_list_empty(&c->done) && n + 2 <= NBD_SEND_IOV) {
+    while (!vd_list_empty(&c->done) && n + 2 <= NBD_SEND_IOV && len < NBD_TURN_LEN) {
         struct nbd_req *req = vd_container_of(c->done.next, struct nbd_req, link);
         if (req->streamed && n > 0)
             break;
@@ -205,6 +207,7 @@ static int send_ready(struct nbd_conn *c)
         c->iov[n++] = (struct iovec){.iov_base = req->head, .iov_len = req->head_len};
         if (req->data_len > 0)
             c->iov[n++] = (struct iovec){.iov_base = req->buf, .iov_len = req->data_len};
+        len += req->head_len + req->data_len;
     }
     if (n == 0)
         r = send_streamed(c, vd_container_of(batch.next, struct nbd_req, link));
@@ -212,6 +215,9 @@ static int send_ready(struct nbd_conn *c)
         r = vd_stream_writev(c->stream, c->iov, n);
     for (struct vd_list *l; (l = vd_list_pop(&batch));)
         nbd_release(vd_container_of(l, struct nbd_req, link));
+    /* A client that takes data as fast as we send it would never make us wait. */
+    if (len >= NBD_TURN_LEN)
+        vd_fiber_yield();
     return r;
 }
 

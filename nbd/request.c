@@ -132,6 +132,9 @@ static int start_one(struct nbd_conn *c, const struct header *h, struct nbd_req 
         whole->pieces++;
     }
     nbd_work_push(c->server, req);
+    /* A client that sends as fast as we read would never make us wait. */
+    if (h->type == NBD_CMD_WRITE && h->len >= NBD_TURN_LEN)
+        vd_fiber_yield();
     return 0;
 }
 

@@ -25,9 +25,9 @@ enum vd_disk_flags {
 };
 
 struct vd_disk_info {
-    uint64_t size;       /* bytes, multiple of 512 */
-    uint32_t block_min;  /* 512 */
-    uint32_t block_pref; /* 4096 */
+    uint64_t size;        /* bytes, multiple of 512 */
+    uint32_t block_min;   /* 512 */
+    uint32_t block_pref;  /* 4096 */
     uint32_t request_max; /* largest read or write, bytes: 32 MiB */
     bool read_only;
     bool rotational;
@@ -53,7 +53,8 @@ int vd_disk_discard(struct vd_disk *d, uint64_t off, uint64_t len, unsigned flag
 /* Makes durable every write acknowledged before the call. */
 int vd_disk_flush(struct vd_disk *d);
 /* Fills up to *n extents that cover [off, off + len) from its start without gaps, coalesced, and
- * sets *n; covers less when the array is too small, at least one extent. Includes unflushed data. */
+ * sets *n; covers less when the array is too small, at least one extent. Includes unflushed data.
+ */
 int vd_disk_extents(struct vd_disk *d, uint64_t off, uint64_t len, struct vd_extent *ret, int *n);
 /* Grows or (data beyond the end is lost) shrinks; -EOPNOTSUPP where that cannot be. */
 int vd_disk_resize(struct vd_disk *d, uint64_t size, struct vd_error *err);
@@ -94,7 +95,8 @@ struct vd_disk {
         uint64_t reads, writes, read_bytes, write_bytes, flushes;
     } stats;
 };
-/* Fills the common part of a new disk: refs = 1. */
+/* Fills the common part of a new disk: refs = 1. Telling watchers is the implementation's duty, on
+ * every handle that is concerned. */
 void vd_disk_init(struct vd_disk *d, const struct vd_disk_ops *ops);
 void vd_disk_notify(struct vd_disk *d, enum vd_disk_event event);
 

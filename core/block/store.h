@@ -27,13 +27,13 @@ struct vd_volume_info {
     uint64_t created_s;
     bool read_only;
     unsigned snapshots;
-    unsigned opens;          /* open handles, and of them writable ones */
+    unsigned opens; /* open handles, and of them writable ones */
     unsigned opens_rw;
-    char origin_volume[VD_NAME_MAX + 1];   /* "" unless a clone or rolled back */
+    char origin_volume[VD_NAME_MAX + 1]; /* "" unless a clone or rolled back */
     char origin_snapshot[VD_NAME_MAX + 1];
-    unsigned depth;          /* branches between it and its root: 0 = none */
-    uint64_t referenced;     /* bytes its view maps, ancestors included */
-    uint64_t exclusive;      /* bytes that would be freed with it, snapshots kept */
+    unsigned depth;      /* branches between it and its root: 0 = none */
+    uint64_t referenced; /* bytes its view maps, ancestors included */
+    uint64_t exclusive;  /* bytes that would be freed with it, snapshots kept */
 };
 
 struct vd_snapshot_info {
@@ -43,27 +43,27 @@ struct vd_snapshot_info {
     uint64_t size;
     uint64_t epoch;
     uint64_t created_s;
-    uint64_t exclusive;      /* bytes only this snapshot keeps */
+    uint64_t exclusive; /* bytes only this snapshot keeps */
     unsigned clones;
     unsigned holds;
-    bool automatic;          /* made by rollback */
+    bool automatic; /* made by rollback */
 };
 
 struct vd_store_info {
     char name[VD_NAME_MAX + 1];
     struct vd_uuid uuid;
     uint64_t created_s;
-    uint64_t capacity;       /* bytes the pool may take on its devices */
-    uint64_t allocated;      /* bytes it takes now */
-    uint64_t live;           /* bytes of data that some version needs */
-    uint64_t metadata;       /* bytes of live nodes, all copies */
-    uint64_t log_bytes;      /* since the last checkpoint */
+    uint64_t capacity;  /* bytes the pool may take on its devices */
+    uint64_t allocated; /* bytes it takes now */
+    uint64_t live;      /* bytes of data that some version needs */
+    uint64_t metadata;  /* bytes of live nodes, all copies */
+    uint64_t log_bytes; /* since the last checkpoint */
     uint64_t reserved;
     unsigned volumes, snapshots, devices;
     unsigned format_major, format_minor;
     uint32_t chunk_size;
     bool read_only;
-    char failed[200];        /* "" or why the pool went read-only */
+    char failed[200]; /* "" or why the pool went read-only */
 };
 
 /* Called for each; a non-zero return stops the listing and is returned. Must not suspend. */
@@ -81,7 +81,8 @@ int vd_store_snapshots(struct vd_store *s, const char *volume, vd_snapshot_fn *f
 int vd_store_open(struct vd_store *s, struct vd_target t, bool read_only, struct vd_disk **ret,
                   struct vd_error *err);
 
-int vd_store_volume_create(struct vd_store *s, const char *name, uint64_t size, struct vd_error *err);
+int vd_store_volume_create(struct vd_store *s, const char *name, uint64_t size,
+                           struct vd_error *err);
 /* -EBUSY while open; -ENOTEMPTY with snapshots unless recursive. */
 int vd_store_volume_delete(struct vd_store *s, const char *name, bool recursive,
                            struct vd_error *err);
@@ -146,7 +147,8 @@ struct vd_store_ops {
     int (*snapshot_create)(struct vd_store *, const struct vd_target *, int, struct vd_error *);
     int (*snapshot_delete)(struct vd_store *, const struct vd_target *, int, struct vd_error *);
     int (*snapshot_rename)(struct vd_store *, struct vd_target, const char *, struct vd_error *);
-    int (*snapshot_hold)(struct vd_store *, struct vd_target, const char *, bool, struct vd_error *);
+    int (*snapshot_hold)(struct vd_store *, struct vd_target, const char *, bool,
+                         struct vd_error *);
     int (*rollback)(struct vd_store *, struct vd_target, bool, bool, char *, struct vd_error *);
     int (*clone)(struct vd_store *, struct vd_target, const char *, struct vd_error *);
     int (*diff)(struct vd_store *, struct vd_target, struct vd_target, vd_diff_fn *, void *,
