@@ -43,12 +43,12 @@ int run_in(struct merge *mg, const struct mbranch *b, const struct vd_run *run)
 
 /* ---- taking apart ---- */
 
+/* One step: nothing moves twice before the next root, but what moved may have come to a place that
+ * something else had left before. */
 static struct vd_addr addr_now(const struct merge *mg, struct vd_addr a)
 {
     struct vd_addr to;
-    while (overlay_moved(mg->m->frozen, a, &to))
-        a = to;
-    return a;
+    return overlay_moved(mg->m->frozen, a, &to) ? to : a;
 }
 
 static int vers_room(struct merge *mg, size_t more)
