@@ -307,11 +307,12 @@ ENTRY = {1: (24, parse_write), 2: (24, parse_zero), 3: (48, parse_relocate), 4: 
 
 class Run:
     """Blocks [lba, lba + blocks) of a branch, of one version."""
-    __slots__ = ("lba", "blocks", "born", "died", "addr", "csum")
+    __slots__ = ("lba", "blocks", "born", "died", "addr", "csum", "logged")
 
-    def __init__(self, lba, blocks, born, died, addr, csum):
+    def __init__(self, lba, blocks, born, died, addr, csum, logged=False):
         self.lba, self.blocks, self.born, self.died = lba, blocks, born, died
         self.addr, self.csum = addr, csum  # addr None: zero
+        self.logged = logged  # from the log, not from a tree
 
 
 class Ranges:
@@ -356,7 +357,8 @@ class Image:
         self.nodes = {}
         self.catalog = {key: value for key, value in self.kv_entries(CATALOG)}
         self.written = {}  # branch: runs, in log order
-        self.moved = {}    # old address: new address
+        self.moved = {}    # what the trees name at an address: where it is
+        self.came = {}     # and the other way round
         self.repaired = 0
         Replay(self).run()
         self.understand()
@@ -641,9 +643,7 @@ class Image:
     def data(self, run, lba):
         seg, sector = run.addr
         at = seg, sector + 8 * (lba - run.lba)
-        while at in self.moved:
-            at = self.moved[at]
-        data = self.block(*at)
+        data = self.block(*(at if run.logged else self.moved.get(at, at)))
         need(xxh3(data) == run.csum[lba - run.lba], f"block {lba}: checksum")
         return data
 
@@ -787,12 +787,14 @@ class Replay:
     def apply_entry(self, e, epoch):
         image, kind = self.image, e["type"]
         if kind in ("write", "bulk", "zero"):
-            run = Run(e["lba"], e["blocks"], epoch, EVER, e.get("addr"), e.get("csum"))
+            run = Run(e["lba"], e["blocks"], epoch, EVER, e.get("addr"), e.get("csum"), True)
             image.written.setdefault(e["branch"], []).append(run)
         elif kind == "relocate":
             for b in range(e["blocks"]):
                 (s, o), (t, p) = e["from"], e["to"]
-                image.moved[s, o + 8 * b] = t, p + 8 * b
+                named = image.came.pop((s, o + 8 * b), (s, o + 8 * b))
+                image.moved[named] = t, p + 8 * b
+                image.came[t, p + 8 * b] = named
         elif kind == "catalog":
             if e["value"] is None:
                 image.catalog.pop(e["key"], None)
