@@ -84,7 +84,7 @@ int check_marked(struct check *k, const struct vd_run *run)
 
 /* ---- stored bytes ---- */
 
-int check_data(struct check *k, const struct vd_run *run)
+int check_data(struct check *k, const struct vd_run *run, bool in_tree)
 {
     struct pool_piece piece[VD_CELL_BLOCKS];
     if (!k->buf)
@@ -93,7 +93,9 @@ int check_data(struct check *k, const struct vd_run *run)
         return -ENOMEM;
     int n = 0;
     for (uint64_t i = 0; i < run->blocks && i < VD_CELL_BLOCKS; i++) {
-        struct vd_addr at = pool_moved(k->s->pool, vd_addr_plus(run->addr, i));
+        struct vd_addr at = vd_addr_plus(run->addr, i);
+        if (in_tree) /* what an overlay says has not been moved */
+            at = pool_moved(k->s->pool, at);
         struct pool_piece *p = n ? &piece[n - 1] : NULL;
         if (p && vd_addr_equal(vd_addr_plus(p->addr, p->blocks), at))
             p->blocks++;
@@ -156,7 +158,7 @@ static int check_overlay(struct check *k, const struct overlay *ov)
         r = 0;
         for (int i = 0; r == 0 && i < n; i++) {
             k->branch_id = owner[i];
-            r = check_data(k, &runs[i]);
+            r = check_data(k, &runs[i], false);
         }
     }
     free(runs);
