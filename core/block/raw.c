@@ -193,6 +193,14 @@ static int raw_discard(struct vd_disk *d, uint64_t off, uint64_t len, unsigned f
     struct raw_disk *raw = raw_of(d);
     struct fallocate_call c = {.fd = raw->fd, .off = off, .len = len};
     c.mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    if (!raw->is_file) {
+        /* A device refuses what does not fit its blocks, all of it: give it what does. */
+        uint64_t end = VD_ROUND_DOWN(off + len, VD_BLOCK);
+        c.off = VD_ROUND_UP(off, VD_BLOCK);
+        c.len = end > c.off ? end - c.off : 0;
+        if (c.len == 0)
+            return flags & VD_DISK_FUA ? raw_flush(d) : 0;
+    }
     turn_take(raw, false);
     int r = vd_offload(raw->is_file ? fallocate_run : discard_device_run, &c);
     turn_give(raw, false);
