@@ -272,6 +272,9 @@ void nbd_request_run(struct nbd_req *req)
     struct nbd_conn *c = req->conn;
     unsigned fua = req->flags & NBD_CMD_FLAG_FUA ? VD_DISK_FUA : 0;
     unsigned keep = req->flags & NBD_CMD_FLAG_NO_HOLE ? VD_DISK_NO_UNMAP : 0;
+#ifdef VD_PLANT_NBD_FUA_IGNORED
+    fua = 0;
+#endif
     /* Nobody is left to hear the answer. */
     if (c->broken) {
         req->err = -ECANCELED;
