@@ -19,12 +19,12 @@
 uint64_t checkpoint_window(const struct vd_pool *p)
 {
     uint64_t used = (uint64_t)p->segs.used * p->chunk_size;
-    uint64_t window = VD_MAX(WINDOW_MIN, VD_MIN(WINDOW_MAX, used / 16));
+    uint64_t window = VD_MAX(WINDOW_MIN, VD_MIN(WINDOW_MAX, used / 8));
     /* Where space is scarce, what lies overwritten in the window must come free sooner. */
     uint64_t live = p->root.live_blocks * VD_BLOCK;
     uint64_t all = (uint64_t)p->segs.limit << p->chunk_shift;
     uint64_t slack = all > live ? all - live : 0;
-    return VD_MAX(WINDOW_MIN, VD_MIN(window, slack / 4));
+    return VD_MAX(WINDOW_MIN, VD_MIN(window, slack / 2));
 }
 
 void checkpoint_want(struct vd_pool *p)
@@ -143,7 +143,7 @@ static int write_root(struct vd_pool *p, struct vd_root *root, bool *freed)
 {
     for (uint32_t i = 0; i < p->segs.count; i++) {
         const struct pool_seg *s = &p->segs.v[i];
-        if ((int64_t)s->live + s->delta < 0 || (int64_t)s->live + s->delta > p->seg_blocks) {
+        if ((int64_t)s->live + s->delta < 0 || (int64_t)s->live + s->delta > 2 * (int64_t)p->seg_blocks) {
             pool_fail(p, "segment %u would hold %" PRId64 " live blocks", i,
                       (int64_t)s->live + s->delta);
             return -EUCLEAN;
@@ -182,6 +182,9 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
         s->delta = 0;
         if (s->victim && s->pins == 0 && s->victim_seq <= root->seq) {
             s->victim = false;
+            if (s->live)
+                vd_log(VD_LOG_WARNING, "%s: segment %u cannot be emptied: %u live blocks are not found",
+                       vd_dev_path(p->dev), i, s->live);
             s->stuck |= s->live != 0;
         }
     }

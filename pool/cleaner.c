@@ -8,14 +8,16 @@
  * version is current: it only says that what is at one address is now also at another, so it may
  * race with any write, trim or delete.
  *
- * Victims are pinned until their relocations are applied; from then on their last_seq keeps them
- * from being freed before the root that has merged the relocations (I5). A segment is never a
- * victim while an overlay may point into it: only what the trees name is counted and moved.
+ * Victims are pinned until their relocations are applied. Once these are flushed, a victim whose every
+ * block was moved is free at once: the trees still name it, but only trees are read through
+ * relocations, and a segment is never a victim while an overlay may point into it (I5,
+ * docs/decisions/0003). Where that cannot be shown, the root that merges the relocations frees it.
  */
 #include "core/base/hash.h"
 #include "core/base/text.h"
 #include "pool/pool_priv.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #define VICTIMS_MAX 4
@@ -34,7 +36,9 @@ struct clean {
     struct vd_pool *p;
     uint32_t victim[VICTIMS_MAX];
     uint8_t *data[VICTIMS_MAX];
+    uint32_t moved[VICTIMS_MAX]; /* blocks, of each victim */
     unsigned victims;
+    uint64_t root; /* counter of the root that the answers were about */
     struct move *moves;
     size_t count, room;
 };
@@ -43,9 +47,10 @@ struct clean {
 
 static double victim_score(const struct vd_pool *p, const struct pool_seg *s)
 {
-    double u = (double)s->live / p->seg_blocks;
-    double age = (double)(p->root.seq - s->last_seq) / (double)(p->root.seq + 1);
-    return (1 - u) / (1 + u) * (1 + age);
+    double u = VD_MAX((double)s->live / p->seg_blocks, 0.02);
+    double age = (double)(p->root.seq - s->last_seq + 1);
+    /* Found by simulation (docs/decisions/0002): good for uniform and for skewed writes. */
+    return (1 - u) * pow(age, 0.7) / u;
 }
 
 static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
@@ -113,9 +118,10 @@ static int move_add(struct clean *c, uint64_t branch, const struct vd_run *run, 
 }
 
 /* The parts of a run whose bytes are what the checksums say. */
-static int run_add_good(struct clean *c, uint64_t branch, const struct vd_run *run,
-                        const uint8_t *seg_data, bool *bad)
+static int run_add_good(struct clean *c, unsigned v, uint64_t branch, const struct vd_run *run,
+                        bool *bad)
 {
+    const uint8_t *seg_data = c->data[v];
     const uint8_t *data = seg_data + (size_t)run->addr.sector * VD_SECTOR;
     for (uint64_t b = 0; b < run->blocks; b++)
         if (vd_xxh3(data + b * VD_BLOCK, VD_BLOCK) != run->csum[b]) {
@@ -125,12 +131,13 @@ static int run_add_good(struct clean *c, uint64_t branch, const struct vd_run *r
             *bad = true;
             return 0;
         }
+    c->moved[v] += (uint32_t)run->blocks;
     return move_add(c, branch, run, data);
 }
 
 /* Asks the client about each hint of one header. */
-static int header_scan(struct clean *c, const struct vd_record *rec, const uint8_t *header,
-                       const uint8_t *seg_data, bool *bad)
+static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
+                       const uint8_t *header, bool *bad)
 {
     const uint8_t *at = header + OD_RECORD_ENTRIES;
     size_t left = rec->entries_len;
@@ -155,7 +162,7 @@ static int header_scan(struct clean *c, const struct vd_record *rec, const uint8
         if (n < 0)
             return n;
         for (int r = 0; r < n; r++) {
-            int res = run_add_good(c, branch, &runs[r], seg_data, bad);
+            int res = run_add_good(c, v, branch, &runs[r], bad);
             if (res < 0)
                 return res;
         }
@@ -187,7 +194,7 @@ static int victim_scan(struct clean *c, unsigned v)
             rec.at.sector != block * VD_SECTORS_PER_BLOCK ||
             block + 1 + rec.payload_blocks > p->seg_blocks)
             break;
-        res = header_scan(c, &rec, header, c->data[v], &bad);
+        res = header_scan(c, v, &rec, header, &bad);
         if (res < 0)
             return res;
         block += 1 + rec.payload_blocks;
@@ -340,12 +347,25 @@ static int clean_run(struct clean *c)
     return r;
 }
 
+/* Frees the victims that can be shown to be empty once what was logged is durable. */
+static int victims_release(struct clean *c)
+{
+    struct vd_pool *p = c->p;
+    int r = log_flush_to(p, p->log.applied_seq);
+    for (unsigned v = 0; r == 0 && v < c->victims; v++) {
+        struct pool_seg *s = &p->segs.v[c->victim[v]];
+        if (s->pins == 0 && c->moved[v] == s->live && c->root == p->root.counter)
+            seg_release(p, c->victim[v]);
+    }
+    return r;
+}
+
 int cleaner_batch(struct vd_pool *p, bool urgent)
 {
     while (p->clean.running)
         vd_wait(&p->clean.idle);
     p->clean.running = true;
-    struct clean c = {.p = p};
+    struct clean c = {.p = p, .root = p->root.counter};
     space_update_reserve(p);
     choose(&c, urgent);
     int r = c.victims ? clean_run(&c) : 0;
@@ -356,6 +376,8 @@ int cleaner_batch(struct vd_pool *p, bool urgent)
         s->victim = r == 0;
         free(c.data[v]);
     }
+    if (r == 0 && c.victims)
+        r = victims_release(&c);
     free(c.moves);
     p->clean.running = false;
     vd_wake_all(&p->clean.idle);
@@ -434,7 +456,7 @@ int cleaner_touch_meta(struct vd_pool *p)
     uint8_t *buf VD_CLEANUP(vd_cleanup_free) = NULL;
     uint32_t nodes = 0;
     bool *seen VD_CLEANUP(vd_cleanup_free) = NULL;
-    while (used > live + live / 2 + 2 * (uint64_t)p->seg_blocks && nodes < META_NODES_PER_MERGE) {
+    while (used > live + live / 2 + p->seg_blocks / 2 && nodes < META_NODES_PER_MERGE) {
         if (!buf) {
             buf = vd_alloc_aligned(p->chunk_size);
             seen = calloc(p->segs.count, sizeof(*seen));

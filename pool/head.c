@@ -10,20 +10,12 @@
 
 #include <stdlib.h>
 
-/* Where the table's areas are in the head chunk: between the two copies of labels and roots where
- * the chunk is small, behind them where it is not. */
+/* The table's areas are the four chunks behind the head, one each. */
 void head_table_areas(uint32_t chunk_size, uint64_t off[4], uint64_t *area)
 {
-    if (chunk_size < VD_MIB(4)) {
-        *area = VD_KIB(208);
-        for (unsigned copy = 0; copy < 2; copy++)
-            for (unsigned gen = 0; gen < 2; gen++)
-                off[gen * 2 + copy] = copy * OD_HEAD_COPY + VD_KIB(64) + gen * *area;
-        return;
-    }
-    *area = (chunk_size - VD_MIB(1)) / 4;
+    *area = chunk_size;
     for (unsigned i = 0; i < 4; i++)
-        off[i] = VD_MIB(1) + i * *area;
+        off[i] = (HEAD_CHUNKS - 4 + i) * (uint64_t)chunk_size;
 }
 
 uint32_t head_table_limit(uint64_t area)
@@ -179,7 +171,9 @@ int head_read_table(struct vd_pool *p, struct vd_error *err)
                    vd_dev_path(p->dev));
 }
 
-/* What segment i is once the coming root is durable: the table speaks of that moment. */
+/* What segment i is once the coming root is durable: the table speaks of that moment. A segment that
+ * the cleaner emptied and gave free is still named by this root's trees, under relocations that are
+ * only in the log: for whoever starts from this root it is in use. */
 static void table_entry_of(const struct vd_pool *p, uint32_t i, bool freed,
                            struct vd_table_entry *e)
 {
@@ -194,6 +188,12 @@ static void table_entry_of(const struct vd_pool *p, uint32_t i, bool freed,
         .rid = s->rid,
         .chunk = {{.dev = 0, .idx = i}},
     };
+    if (e->state == VD_SEG_FREE && e->live) {
+        e->state = VD_SEG_CLOSED;
+        e->stream = VD_STREAM_CLEAN;
+        e->last_seq = p->log.applied_seq;
+        e->rid = 1;
+    }
     if (e->state == VD_SEG_FREE) {
         e->stream = 0;
         e->last_seq = 0;
@@ -236,12 +236,13 @@ int head_format(struct vd_dev *dev, struct vd_label *l, struct vd_root *r)
         return -ENOMEM;
     p->dev = dev;
     p->label = *l;
-    int res = segs_init(p, 2);
+    int res = segs_init(p, HEAD_CHUNKS + 1);
     if (res < 0)
         return res;
-    p->segs.v[0] = (struct pool_seg){.state = VD_SEG_FIXED, .stream = VD_STREAM_FIXED};
-    p->segs.v[1] =
-        (struct pool_seg){.state = VD_SEG_CLOSED, .stream = VD_STREAM_LOG, .rid = r->log_seg.rid};
+    for (uint32_t i = 0; i < HEAD_CHUNKS; i++)
+        p->segs.v[i] = (struct pool_seg){.state = VD_SEG_FIXED, .stream = VD_STREAM_FIXED};
+    p->segs.v[HEAD_CHUNKS] = (struct pool_seg){
+        .state = VD_SEG_CLOSED, .stream = VD_STREAM_LOG, .rid = r->log_seg.rid};
     res = head_write_table(p, r, NULL);
     /* The root has to find the table, and a label without a root must not exist. */
     if (res == 0)

@@ -25,6 +25,7 @@
 #define FLUSH_EVERY_NS UINT64_C(1000000000)
 #define FLUSH_EVERY_BYTES VD_MIB(256)
 #define LOG_FAILURES_MAX 3
+#define LOG_COMPANY 16 /* blocks */
 
 /* ---- records ---- */
 
@@ -287,6 +288,10 @@ static struct log_rec *log_build(struct vd_pool *p, bool seal)
     struct pool_op *first =
         vd_list_empty(&l->queue) ? NULL : vd_container_of(l->queue.next, struct pool_op, link);
     bool payload = first && first->count == 0;
+    /* While a record is under way the next one waits for company: headers shared by many writes cost
+     * little, and the device is busy anyhow. */
+    if (!seal && l->inflight_count && l->queued < LOG_COMPANY)
+        return NULL;
     if (l->block + 1 + payload > p->seg_blocks) {
         if (!l->next[1].seg)
             return NULL;
@@ -314,6 +319,7 @@ static struct log_rec *log_build(struct vd_pool *p, bool seal)
             break;
         vd_list_remove(&op->link);
         vd_list_push(&rec->ops, &op->link);
+        l->queued -= op->count ? 1 : op->blocks;
         charge += op->charge;
         op->charge = 0;
     }
@@ -451,8 +457,10 @@ static void log_complete(struct vd_pool *p)
             rec_acknowledge(p, vd_container_of(g, struct log_rec, link));
         rec_acknowledge(p, rec);
     }
-    if (l->inflight_count == 0)
+    if (l->inflight_count == 0) {
         vd_wake_all(&l->idle);
+        vd_wake_one(&l->work); /* for what waited for company */
+    }
 }
 
 static int rec_write(struct vd_pool *p, struct log_rec *rec)
@@ -486,6 +494,7 @@ static void log_drop(struct vd_pool *p)
         ops_finish(&rec->ops, rec->seq, -EIO);
         vd_list_push(&l->spare, &rec->link);
     }
+    l->queued = 0;
     while ((n = vd_list_pop(&l->queue)))
         op_finish(vd_container_of(n, struct pool_op, link), -EIO);
     if (l->inflight_count == 0)
@@ -619,6 +628,7 @@ int pool_commit(struct vd_pool *p, struct pool_op *op)
     if (pool_failed(p))
         return -EROFS;
     vd_list_push(&p->log.queue, &op->link);
+    p->log.queued += op->count ? 1 : op->blocks;
     log_wake_writers(p);
     while (!op->done)
         vd_fiber_suspend();

@@ -52,7 +52,7 @@ void pool_fiber_ends(struct vd_pool *p)
 static uint32_t chunk_size_for(uint64_t bytes)
 {
     if (bytes <= VD_GIB(8))
-        return VD_MIB(2);
+        return VD_MIB(1);
     if (bytes <= VD_GIB(64))
         return VD_MIB(4);
     if (bytes <= VD_GIB(256))
@@ -62,7 +62,7 @@ static uint32_t chunk_size_for(uint64_t bytes)
     return VD_MIB(32);
 }
 
-#define POOL_SEGMENTS_MIN 16u
+#define POOL_SEGMENTS_MIN 24u
 
 int pool_format(struct vd_dev *dev, const struct pool_format_options *opt, struct vd_error *err)
 {
@@ -98,7 +98,7 @@ int pool_format(struct vd_dev *dev, const struct pool_format_options *opt, struc
     snprintf(l->pool_name, sizeof(l->pool_name), "%s", opt->name ? opt->name : "");
     vd_uuid_new(&l->pool_uuid, rng);
     vd_uuid_new(&l->dev_uuid, rng);
-    struct vd_logref first = {1, vd_rng_u64(rng) | 1};
+    struct vd_logref first = {HEAD_CHUNKS, vd_rng_u64(rng) | 1};
     r->pool_uuid = l->pool_uuid;
     r->incarnation = 1;
     r->counter = 1;
@@ -107,13 +107,9 @@ int pool_format(struct vd_dev *dev, const struct pool_format_options *opt, struc
     r->capacity = opt->capacity;
     head_table_areas(chunk, r->table_off, &r->table_area);
     int res = 0;
-    if (info.is_file && info.size < 2 * (uint64_t)chunk)
-        res = vd_dev_truncate(dev, 2 * (uint64_t)chunk);
-    if (res == 0) {
-        res = vd_dev_allocate(dev, 0, VD_MIB(1));
-        if (res == -EOPNOTSUPP)
-            res = 0;
-    }
+    uint64_t size = (HEAD_CHUNKS + 1) * (uint64_t)chunk;
+    if (info.is_file && info.size < size)
+        res = vd_dev_truncate(dev, size);
     if (res == 0)
         res = head_format(dev, l, r);
     return res < 0 ? vd_fail_at(err, res, "%s cannot be formatted", vd_dev_path(dev)) : 0;
@@ -207,14 +203,18 @@ static int session_cut(struct vd_pool *p, uint64_t incarnation)
     return r;
 }
 
-/* The label holds few cuts: when they are used up, a root is written first, which cuts as well as
- * they do, since it names the fresh segment as the place where the log goes on. */
+/* The label holds few cuts, and a crash leaves log segments that only a root gives free. When either
+ * runs short a root is written first; it cuts as well as they do, since it names the fresh segment as
+ * the place where the log goes on. The second root names that segment's successors. */
 static int session_root(struct vd_pool *p)
 {
     int r = checkpoint_run(p);
+    if (r == 0)
+        r = log_reserve(p);
+    if (r == 0)
+        r = checkpoint_run(p);
     if (r < 0)
         return r;
-    p->label.cut_count = 0;
     p->label.flags &= (uint8_t)~OD_LABEL_CLEAN;
     p->label.root_counter = p->root.counter;
     return head_write_label(p);
@@ -222,20 +222,22 @@ static int session_root(struct vd_pool *p)
 
 static int pool_start(struct vd_pool *p, struct vd_error *err)
 {
-    bool room = p->label.cut_count < OD_LABEL_CUTS;
     uint64_t before = VD_MAX(p->label.incarnation, p->root.incarnation);
     int r = session_begin(p);
     space_update_reserve(p);
-    if (r == 0)
+    bool scarce = p->segs.free_backed < space_keep_segments(p) + OD_LOG_NEXT &&
+                  segs_back(p, space_keep_segments(p)) == 0;
+    if (r == 0 && (scarce || p->label.cut_count == OD_LABEL_CUTS)) {
+        r = session_root(p);
+    } else if (r == 0) {
         r = log_reserve(p);
-    if (r == 0 && room)
-        r = session_cut(p, before);
+        if (r == 0)
+            r = session_cut(p, before);
+    }
     if (r == 0)
         r = log_start(p);
     if (r == 0)
         r = space_start(p);
-    if (r == 0 && !room)
-        r = session_root(p);
     return r < 0 ? vd_fail_at(err, r, "%s cannot be opened for writing", vd_dev_path(p->dev)) : 0;
 }
 
@@ -423,7 +425,8 @@ int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live,
         return -ENOENT;
     const struct pool_seg *s = &p->segs.v[seg];
     *ret_live = s->live;
-    *ret_used = s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED;
+    /* Free with something live in it: emptied by the cleaner, the trees do not know yet. */
+    *ret_used = s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED || s->live;
     *ret_meta = s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B;
     return 0;
 }

@@ -39,7 +39,8 @@ const struct vd_uuid *pool_uuid(const struct vd_pool *p);
 bool pool_read_only(const struct vd_pool *p);      /* opened so, or failed */
 const char *pool_failure(const struct vd_pool *p); /* "" or why it went read-only */
 struct vd_loop *pool_loop(const struct vd_pool *p);
-/* Where the block at `a` lies now: follows relocations of both overlays. */
+/* Where the block that a tree names at `a` lies now: follows relocations of both overlays. Not for
+ * addresses from an overlay: the place may have been emptied and used again for them. */
 struct vd_addr pool_moved(const struct vd_pool *p, struct vd_addr a);
 
 struct pool_info {
@@ -93,7 +94,7 @@ int pool_flush(struct vd_pool *p);
 /* ---- reading ---- */
 
 struct pool_piece {
-    struct vd_addr addr; /* already through pool_moved */
+    struct vd_addr addr; /* from a tree: already through pool_moved */
     uint32_t blocks;     /* within one segment */
     const uint64_t *csum;
     void *buf; /* aligned to VD_BLOCK */

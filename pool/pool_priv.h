@@ -38,6 +38,7 @@ struct pool_segments {
     uint32_t free_cold; /* free, not backed, below count */
     uint32_t used;      /* open or closed */
     uint32_t low_hint;  /* no free segment below this */
+    uint32_t table_backed; /* entries that the table's areas have host space for */
     struct vd_fmutex alloc_lock;
     uint64_t freed_at_ns; /* when something was last freed: punching waits a little */
     bool host_full;       /* the host refused space; forgotten after a while */
@@ -82,6 +83,7 @@ struct pool_log {
     bool announce;             /* the next header carries a SEGMENT entry for the last successor */
 
     struct vd_list queue;    /* operations waiting to be encoded */
+    uint64_t queued;         /* of them: blocks or entries */
     struct vd_list inflight; /* records, in sequence order */
     struct vd_list group;    /* complete records of an operation whose end is not */
     struct vd_list spare;
@@ -169,7 +171,6 @@ struct vd_pool {
     struct {
         struct bulk_stream out;
         bool running;
-        uint32_t emptied; /* segments that the next checkpoint should free */
         struct vd_waitq kick, idle;
     } clean;
 
@@ -204,6 +205,7 @@ int pool_spawn(struct vd_pool *p, const char *name, void (*fn)(void *arg));
 void pool_fiber_ends(struct vd_pool *p);
 
 /* head.c: labels, roots, tables */
+#define HEAD_CHUNKS 5u /* labels and roots; the table's four areas */
 int head_format(struct vd_dev *dev, struct vd_label *l, struct vd_root *r);
 int head_read_label(struct vd_dev *dev, struct vd_label *ret, struct vd_error *err);
 int head_write_label(struct vd_pool *p);

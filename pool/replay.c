@@ -114,7 +114,8 @@ static int segment_claim(struct vd_pool *p, uint32_t seg, enum vd_stream_kind st
     if (s->state == VD_SEG_FIXED)
         return -EUCLEAN;
     if (s->state == VD_SEG_FREE)
-        *s = (struct pool_seg){.stream = (uint8_t)stream, .warm = true, .backed = true};
+        *s = (struct pool_seg){.warm = true, .backed = true};
+    s->stream = (uint8_t)stream;
     s->state = VD_SEG_CLOSED;
     if (rid)
         s->rid = rid;

@@ -4,8 +4,9 @@
  *
  *   NONE/absent --grow--> FREE --seg_open--> OPEN --seg_close--> CLOSED --a root forgets it--> FREE
  *
- * I5: CLOSED -> FREE happens only when the root that forgets the segment is durable and nobody has
- * it pinned (seg_release, called by the checkpoint after the root's flush).
+ * I5: CLOSED -> FREE happens (seg_release) when nobody has the segment pinned and either the root that
+ * forgets it is durable, or all that the trees name in it was moved elsewhere by relocations that are
+ * durable: whoever starts from the root finds them in the log (docs/decisions/0003).
  * seg_open, segs_back and segs_trim suspend, the rest does not.
  */
 #include "pool/pool_priv.h"
@@ -124,10 +125,28 @@ static int64_t seg_find_cold(struct vd_pool *p)
     return -ENOSPC;
 }
 
+/* The table's areas get host space before there are segments to list in it. */
+static int table_back(struct vd_pool *p)
+{
+    if (p->segs.count + 1 < p->segs.table_backed)
+        return 0;
+    uint32_t entries = p->segs.count + p->segs.count / 4 + 2048;
+    uint64_t len = VD_MIN(table_size(entries, table_entry_size(1)), p->root.table_area);
+    for (unsigned i = 0; i < 4; i++) {
+        int r = vd_dev_allocate(p->dev, p->root.table_off[i], len);
+        if (r < 0 && r != -EOPNOTSUPP)
+            return r;
+    }
+    p->segs.table_backed = entries;
+    return 0;
+}
+
 static uint32_t segs_back_locked(struct vd_pool *p, uint32_t want)
 {
     uint32_t n = 0;
     while (n < want && !host_refuses(p)) {
+        if (table_back(p) < 0)
+            break;
         int64_t i = seg_find_cold(p);
         if (i < 0 || seg_back(p, (uint32_t)i) < 0)
             break;
@@ -189,6 +208,9 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
             .stream = (uint8_t)stream,
             .warm = s->v[i].warm,
             .backed = true,
+            /* What the trees name here still, the relocations say where it is now. */
+            .live = s->v[i].live,
+            .delta = s->v[i].delta,
             .rid = vd_rng_u64(vd_loop_rng(p->loop)) | 1,
         };
         s->free_backed--;
@@ -219,7 +241,11 @@ bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq)
 void seg_release(struct vd_pool *p, uint32_t seg)
 {
     struct pool_seg *s = &p->segs.v[seg];
-    *s = (struct pool_seg){.state = VD_SEG_FREE, .warm = true, .backed = true};
+    *s = (struct pool_seg){.state = VD_SEG_FREE,
+                           .warm = true,
+                           .backed = true,
+                           .live = s->live,
+                           .delta = s->delta};
     p->segs.used--;
     p->segs.free_backed++;
     p->segs.low_hint = VD_MIN(p->segs.low_hint, seg);

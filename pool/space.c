@@ -47,12 +47,16 @@ uint32_t space_keep_segments(const struct vd_pool *p)
     return (uint32_t)VD_DIV_UP(p->space.for_merge, p->seg_blocks) + 1;
 }
 
+/* The log's own segments are for whoever is admitted; behind them the reserve begins, whole. */
 int64_t space_available(const struct vd_pool *p)
 {
     const struct pool_log *l = &p->log;
-    uint64_t have = (uint64_t)p->segs.free_backed * p->seg_blocks + (p->seg_blocks - l->block);
-    have += ((l->next[0].seg != 0) + (l->next[1].seg != 0)) * (uint64_t)p->seg_blocks;
-    return (int64_t)have - (int64_t)(p->space.reserved + p->space.admitted);
+    int64_t spare = (int64_t)p->segs.free_backed * p->seg_blocks - (int64_t)p->space.reserved;
+    if (spare < 0)
+        return spare;
+    uint64_t segments = (l->next[0].seg != 0) + (l->next[1].seg != 0);
+    uint64_t in_log = segments * p->seg_blocks + (p->seg_blocks - l->block);
+    return spare + (int64_t)in_log - (int64_t)p->space.admitted;
 }
 
 static uint64_t data_live(const struct vd_pool *p)
@@ -214,27 +218,22 @@ static bool cleaning_wanted(const struct vd_pool *p)
     return p->space.waiting || space_available(p) < low_water(p) / 2;
 }
 
-/* One step towards room for those who wait; false when there is nothing more to be had. */
-static bool make_room(struct vd_pool *p)
+/* One step towards room; false when there is nothing more to be had that way. */
+static bool make_room(struct vd_pool *p, bool urgent)
 {
-    bool urgent = p->space.waiting != 0;
+    uint64_t before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
     int n = cleaner_batch(p, urgent);
     if (n < 0)
         return false;
-    p->clean.emptied += (uint32_t)n;
-    if (n == 0 || space_available(p) < (int64_t)p->seg_blocks) {
-        /* What was emptied, overwritten and superseded becomes free with the next root. */
-        uint64_t before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
-        p->clean.emptied = 0;
-        if (checkpoint_run(p) < 0)
-            return false;
-        return n > 0 || p->segs.free_backed + p->segs.free_cold > before;
-    }
-    if ((uint64_t)p->clean.emptied * p->chunk_size >= checkpoint_window(p) / 4) {
-        p->clean.emptied = 0;
-        checkpoint_want(p);
-    }
-    return true;
+    if (n > 0 && p->segs.free_backed + p->segs.free_cold > before)
+        return true;
+    /* What was overwritten in the window and superseded in the trees becomes free with a root. */
+    if (!urgent && n == 0 && p->log.window_bytes < checkpoint_window(p) / 2)
+        return false;
+    before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
+    if (checkpoint_run(p) < 0)
+        return false;
+    return n > 0 || p->segs.free_backed + p->segs.free_cold > before;
 }
 
 static void cleaner(void *arg)
@@ -245,27 +244,19 @@ static void cleaner(void *arg)
             vd_wait(&p->clean.kick);
             continue;
         }
-        if (space_may_grow(p)) {
-            bool grown = segs_back(p, 1) > 0;
-            space_wake(p);
-            if (grown)
-                continue;
-        }
-        bool progress = make_room(p);
+        bool progress = space_may_grow(p) && segs_back(p, 1) > 0;
+        bool urgent = p->space.waiting != 0;
+        /* Where garbage does not pay any more, growing beyond the usual bound is right. */
+        progress = progress || make_room(p, urgent) || segs_back(p, 1) > 0;
         space_wake(p);
-        if (progress)
+        if (progress || (!urgent && p->space.waiting))
             continue;
-        /* Garbage that is left does not pay; then growing beyond the usual bound is right. */
-        if (segs_back(p, 1) > 0) {
-            space_wake(p);
-            continue;
-        }
-        space_update_reserve(p);
-        if (p->space.waiting && space_available(p) < (int64_t)p->seg_blocks) {
+        if (urgent) {
             p->space.refusals++;
             space_wake(p);
         }
-        vd_wait_for(&p->clean.kick, KEEPER_TICK_NS);
+        if (!p->closing && !pool_failed(p))
+            vd_wait(&p->clean.kick);
     }
     pool_fiber_ends(p);
 }

@@ -86,7 +86,6 @@ static int span_merge(struct pool_merge *m, struct tree_writer *w, const struct 
         for (unsigned i = 0; i < VD_CELL_BLOCKS; i++) {
             bool now = v.known >> i & 1, before = old.known >> i & 1;
             if (now && v.b[i].type == VD_RUN_DATA) {
-                overlay_moved(m->frozen, v.b[i].addr, &v.b[i].addr);
                 pool_merge_live(m, v.b[i].addr, 1);
             }
             if (now && before)
@@ -152,15 +151,17 @@ static int resolve(struct mini *m, uint64_t branch, uint64_t lba, struct vd_run 
         }
         if (n < 0)
             return n;
-        if (n)
+        if (n) {
+            ret->addr = pool_moved(m->pool, ret->addr);
             cell_view_add(&v, cell, ret);
+        }
         if (!v.known || v.b[bit].type != VD_RUN_DATA)
             return 0;
         *ret = (struct vd_run){.lba = lba,
                                .blocks = 1,
                                .born = v.b[bit].born,
                                .type = VD_RUN_DATA,
-                               .addr = pool_moved(m->pool, v.b[bit].addr),
+                               .addr = v.b[bit].addr,
                                .csum = {v.b[bit].csum}};
         return 1;
     }
@@ -169,13 +170,24 @@ static int resolve(struct mini *m, uint64_t branch, uint64_t lba, struct vd_run 
 static int mini_owner(void *c, const struct pool_owner_query *q, struct vd_run *ret, int max,
                       uint64_t *branch)
 {
+    struct mini *m = c;
+    struct forest_need need;
     int n = 0;
     *branch = q->branch;
     for (uint64_t i = 0; i < q->blocks && n < max; i++) {
-        int r = resolve(c, q->branch, q->lba + i, &ret[n]);
+        int r;
+        while ((r = tree_head_find(pool_forest(m->pool), q->branch, q->lba + i, 1, &ret[n], 1,
+                                   &need)) == -EAGAIN) {
+            r = forest_load(pool_forest(m->pool), &need);
+            if (r < 0 && r != -EAGAIN)
+                return r;
+        }
         if (r < 0)
             return r;
-        if (r && vd_addr_equal(ret[n].addr, vd_addr_plus(q->addr, i)))
+        if (r == 0)
+            continue;
+        ret[n].addr = pool_moved(m->pool, ret[n].addr);
+        if (vd_addr_equal(ret[n].addr, vd_addr_plus(q->addr, i)))
             n++;
     }
     return n;

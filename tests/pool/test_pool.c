@@ -113,7 +113,9 @@ static void sound(void *arg, const char *line)
 static void check(struct rig *r)
 {
     uint64_t nodes;
+    assert_int_equal(pool_hold_checkpoints(r->mini.pool), 0);
     assert_int_equal(pool_check(r->mini.pool, sound, NULL, &nodes), 0);
+    pool_release_checkpoints(r->mini.pool);
 }
 
 static int closed_and_reopened(void *arg)
