@@ -32,7 +32,7 @@ class History:
         self.log, self.names = [], 0
         self.server, self.clients = None, {}
         self.tight = tight
-        self.cmd("create", self.image, "--size", SIZE, "--capacity", TIGHT if tight else 0)
+        self.cmd("create", self.image, "--size", SIZE, *(["--capacity", TIGHT] if tight else []))
 
     # commands
 
