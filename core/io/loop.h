@@ -19,11 +19,14 @@ enum vd_loop_backend { VD_LOOP_AUTO, VD_LOOP_URING, VD_LOOP_EPOLL, VD_LOOP_SIM }
  * (uring, epoll) overrides it. `seed` matters to SIM only (others seed from entropy when 0).
  * -ENOSYS / -EPERM when the back end asked for is not to be had. */
 int vd_loop_new(enum vd_loop_backend backend, uint64_t seed, struct vd_loop **ret);
-/* Takes NULL. All fibers must have ended. */
+/* Takes NULL. All fibers must have ended; any that are left, after a deadlock or a stop, are dropped
+ * where they stand, with what they own. */
 void vd_loop_free(struct vd_loop *loop);
 /* Runs until no fiber is left or vd_loop_stop was called. Returns 0 or -errno of the back end.
  * In SIM: -EDEADLK when fibers are left and nothing can ever wake them. */
 int vd_loop_run(struct vd_loop *loop);
+/* Makes vd_loop_run return after one more turn, in which those it woke (vd_loop_wait_signal) run;
+ * running again goes on with the fibers that are left. On the loop's thread. */
 void vd_loop_stop(struct vd_loop *loop);
 enum vd_loop_backend vd_loop_backend(const struct vd_loop *loop);
 const char *vd_loop_backend_name(const struct vd_loop *loop);

@@ -28,6 +28,7 @@ struct epoll {
     struct epoll_fd *fds; /* by descriptor */
     int nfds;
     unsigned waiting; /* operations in all the chains */
+    bool only_ms;     /* the kernel has no finer timeouts */
     struct workpool *files;
 };
 
@@ -209,13 +210,18 @@ static void fd_ready(struct vd_loop *loop, int fd, uint32_t events)
 
 static int wait_events(struct epoll *e, struct epoll_event *events, uint64_t timeout_ns)
 {
-    struct timespec ts = {.tv_sec = (time_t)(timeout_ns / UINT64_C(1000000000)),
-                          .tv_nsec = (long)(timeout_ns % UINT64_C(1000000000))};
-    int n =
-        epoll_pwait2(e->fd, events, EVENTS_AT_ONCE, timeout_ns == LOOP_NEVER ? NULL : &ts, NULL);
-    if (n < 0 && errno == ENOSYS) { /* before Linux 5.11: milliseconds, rounded up */
+    int n = -1;
+    if (!e->only_ms) {
+        struct timespec ts = {.tv_sec = (time_t)(timeout_ns / UINT64_C(1000000000)),
+                              .tv_nsec = (long)(timeout_ns % UINT64_C(1000000000))};
+        n = epoll_pwait2(e->fd, events, EVENTS_AT_ONCE, timeout_ns == LOOP_NEVER ? NULL : &ts,
+                         NULL);
+        e->only_ms = n < 0 && errno == ENOSYS; /* before Linux 5.11 */
+    }
+    if (e->only_ms) { /* milliseconds, rounded up */
         uint64_t ms = VD_MIN(timeout_ns / 1000000 + (timeout_ns % 1000000 != 0), UINT64_C(3600000));
-        n = epoll_wait(e->fd, events, EVENTS_AT_ONCE, timeout_ns == LOOP_NEVER ? -1 : (int)ms);
+        int timeout = timeout_ns == LOOP_NEVER ? -1 : timeout_ns == 0 ? 0 : (int)ms;
+        n = epoll_wait(e->fd, events, EVENTS_AT_ONCE, timeout);
     }
     return n < 0 ? (errno == EINTR ? 0 : -errno) : n;
 }

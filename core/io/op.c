@@ -80,6 +80,13 @@ void loop_op_put(struct vd_loop *loop, struct loop_op *op)
     loop->spare_ops = op;
 }
 
+/* A durable write for where the kernel knows no RWF_DSYNC. */
+static ssize_t write_then_sync(const struct loop_op *op)
+{
+    ssize_t n = pwritev(op->fd, op->iov, (int)op->iovcnt, (off_t)op->off);
+    return n >= 0 && fdatasync(op->fd) < 0 ? -1 : n;
+}
+
 int loop_op_execute(const struct loop_op *op)
 {
     ssize_t n = -1;
@@ -90,6 +97,8 @@ int loop_op_execute(const struct loop_op *op)
             break;
         case OP_WRITEV:
             n = pwritev2(op->fd, op->iov, (int)op->iovcnt, (off_t)op->off, op->flags);
+            if (n < 0 && errno == EOPNOTSUPP && op->flags == RWF_DSYNC)
+                n = write_then_sync(op);
             break;
         case OP_FDATASYNC:
             n = fdatasync(op->fd);
