@@ -336,7 +336,8 @@ int fold_add(struct fold_buf *f, const struct vd_run *run)
     }
     f->run[f->count++] =
         (struct fold_run){run->lba, run->blocks, run->born, run->type, run->addr, f->csums};
-    memcpy(f->csum + f->csums, run->csum, csums * sizeof(run->csum[0]));
+    if (csums)
+        memcpy(f->csum + f->csums, run->csum, csums * sizeof(run->csum[0]));
     f->csums += csums;
     return 0;
 }
@@ -369,7 +370,9 @@ int merge_cell(struct merge *mg, const struct cell_job *job)
     uint64_t limit = explicit_limit(job->b, job->cell * VD_CELL_BLOCKS);
 
     mg->nver = 0;
-    int r = take_old(mg, job);
+    int r = vers_room(mg, 1);
+    if (r == 0)
+        r = take_old(mg, job);
     if (r == 0)
         r = take_new(mg, job);
     if (r < 0 || !mg->nver || job->drop)

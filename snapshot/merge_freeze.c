@@ -58,6 +58,11 @@ static bool fold_wanted(const struct branch *b)
     for (unsigned i = 0; i < b->nret; i++)
         if (b->ret[i].kept && b->ret[i].epoch != child->origin)
             return false;
+    vd_list_each (it, &b->snapshots) {
+        const struct snapshot *sn = vd_container_of(it, struct snapshot, in_branch);
+        if (VD_DIV_UP(sn->rec.size, VD_BLOCK) > child->limit)
+            return false;
+    }
     return true;
 }
 

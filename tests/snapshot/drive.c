@@ -59,6 +59,7 @@ static int attach(struct drive *d)
 int drive_open(struct drive *d, uint64_t seed)
 {
     *d = (struct drive){.seed = seed, .trace = getenv("VD_TRACE") != NULL};
+    d->paranoid = getenv("VD_PARANOID") != NULL;
     vd_rng_seed(&d->rng, seed);
     vd_waitq_init(&d->checkpointed);
     d->medium = medium_new();
@@ -503,6 +504,8 @@ int drive_step(struct drive *d)
         pick -= kinds[i].weight;
     d->step++;
     int r = kinds[i].fn(d);
+    if (r == 0 && d->paranoid && d->store)
+        r = model_verify(&d->model, d->store, d->why, sizeof(d->why));
     if (r == 0 && d->checkpoint_res < 0)
         r = failed(d, d->checkpoint_res, NULL, "checkpoint");
     return r;

@@ -16,7 +16,7 @@ struct drive {
     bool checkpointing;
     struct vd_waitq checkpointed;
     int checkpoint_res;
-    bool trace;
+    bool trace, paranoid;
     char why[512];
 };
 
