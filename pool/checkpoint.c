@@ -143,7 +143,8 @@ static int write_root(struct vd_pool *p, struct vd_root *root, bool *freed)
 {
     for (uint32_t i = 0; i < p->segs.count; i++) {
         const struct pool_seg *s = &p->segs.v[i];
-        if ((int64_t)s->live + s->delta < 0 || (int64_t)s->live + s->delta > 2 * (int64_t)p->seg_blocks) {
+        if ((int64_t)s->live + s->delta < 0 ||
+            (int64_t)s->live + s->delta > 2 * (int64_t)p->seg_blocks) {
             pool_fail(p, "segment %u would hold %" PRId64 " live blocks", i,
                       (int64_t)s->live + s->delta);
             return -EUCLEAN;
@@ -183,7 +184,8 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
         if (s->victim && s->pins == 0 && s->victim_seq <= root->seq) {
             s->victim = false;
             if (s->live)
-                vd_log(VD_LOG_WARNING, "%s: segment %u cannot be emptied: %u live blocks are not found",
+                vd_log(VD_LOG_WARNING,
+                       "%s: segment %u cannot be emptied: %u live blocks are not found",
                        vd_dev_path(p->dev), i, s->live);
             s->stuck |= s->live != 0;
         }

@@ -8,8 +8,8 @@
  * version is current: it only says that what is at one address is now also at another, so it may
  * race with any write, trim or delete.
  *
- * Victims are pinned until their relocations are applied. Once these are flushed, a victim whose every
- * block was moved is free at once: the trees still name it, but only trees are read through
+ * Victims are pinned until their relocations are applied. Once these are flushed, a victim whose
+ * every block was moved is free at once: the trees still name it, but only trees are read through
  * relocations, and a segment is never a victim while an overlay may point into it (I5,
  * docs/decisions/0003). Where that cannot be shown, the root that merges the relocations frees it.
  */

@@ -171,9 +171,9 @@ int head_read_table(struct vd_pool *p, struct vd_error *err)
                    vd_dev_path(p->dev));
 }
 
-/* What segment i is once the coming root is durable: the table speaks of that moment. A segment that
- * the cleaner emptied and gave free is still named by this root's trees, under relocations that are
- * only in the log: for whoever starts from this root it is in use. */
+/* What segment i is once the coming root is durable: the table speaks of that moment. A segment
+ * that the cleaner emptied and gave free is still named by this root's trees, under relocations
+ * that are only in the log: for whoever starts from this root it is in use. */
 static void table_entry_of(const struct vd_pool *p, uint32_t i, bool freed,
                            struct vd_table_entry *e)
 {
@@ -241,8 +241,8 @@ int head_format(struct vd_dev *dev, struct vd_label *l, struct vd_root *r)
         return res;
     for (uint32_t i = 0; i < HEAD_CHUNKS; i++)
         p->segs.v[i] = (struct pool_seg){.state = VD_SEG_FIXED, .stream = VD_STREAM_FIXED};
-    p->segs.v[HEAD_CHUNKS] = (struct pool_seg){
-        .state = VD_SEG_CLOSED, .stream = VD_STREAM_LOG, .rid = r->log_seg.rid};
+    p->segs.v[HEAD_CHUNKS] =
+        (struct pool_seg){.state = VD_SEG_CLOSED, .stream = VD_STREAM_LOG, .rid = r->log_seg.rid};
     res = head_write_table(p, r, NULL);
     /* The root has to find the table, and a label without a root must not exist. */
     if (res == 0)

@@ -288,8 +288,8 @@ static struct log_rec *log_build(struct vd_pool *p, bool seal)
     struct pool_op *first =
         vd_list_empty(&l->queue) ? NULL : vd_container_of(l->queue.next, struct pool_op, link);
     bool payload = first && first->count == 0;
-    /* While a record is under way the next one waits for company: headers shared by many writes cost
-     * little, and the device is busy anyhow. */
+    /* While a record is under way the next one waits for company: headers shared by many writes
+     * cost little, and the device is busy anyhow. */
     if (!seal && l->inflight_count && l->queued < LOG_COMPANY)
         return NULL;
     if (l->block + 1 + payload > p->seg_blocks) {

@@ -203,9 +203,9 @@ static int session_cut(struct vd_pool *p, uint64_t incarnation)
     return r;
 }
 
-/* The label holds few cuts, and a crash leaves log segments that only a root gives free. When either
- * runs short a root is written first; it cuts as well as they do, since it names the fresh segment as
- * the place where the log goes on. The second root names that segment's successors. */
+/* The label holds few cuts, and a crash leaves log segments that only a root gives free. When
+ * either runs short a root is written first; it cuts as well as they do, since it names the fresh
+ * segment as the place where the log goes on. The second root names that segment's successors. */
 static int session_root(struct vd_pool *p)
 {
     int r = checkpoint_run(p);

@@ -4,9 +4,9 @@
  *
  *   NONE/absent --grow--> FREE --seg_open--> OPEN --seg_close--> CLOSED --a root forgets it--> FREE
  *
- * I5: CLOSED -> FREE happens (seg_release) when nobody has the segment pinned and either the root that
- * forgets it is durable, or all that the trees name in it was moved elsewhere by relocations that are
- * durable: whoever starts from the root finds them in the log (docs/decisions/0003).
+ * I5: CLOSED -> FREE happens (seg_release) when nobody has the segment pinned and either the root
+ * that forgets it is durable, or all that the trees name in it was moved elsewhere by relocations
+ * that are durable: whoever starts from the root finds them in the log (docs/decisions/0003).
  * seg_open, segs_back and segs_trim suspend, the rest does not.
  */
 #include "pool/pool_priv.h"
@@ -241,11 +241,8 @@ bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq)
 void seg_release(struct vd_pool *p, uint32_t seg)
 {
     struct pool_seg *s = &p->segs.v[seg];
-    *s = (struct pool_seg){.state = VD_SEG_FREE,
-                           .warm = true,
-                           .backed = true,
-                           .live = s->live,
-                           .delta = s->delta};
+    *s = (struct pool_seg){
+        .state = VD_SEG_FREE, .warm = true, .backed = true, .live = s->live, .delta = s->delta};
     p->segs.used--;
     p->segs.free_backed++;
     p->segs.low_hint = VD_MIN(p->segs.low_hint, seg);

@@ -111,7 +111,8 @@ static int64_t space_for(const struct vd_pool *p, unsigned flags)
 {
     int64_t have = space_available(p);
     if (flags & POOL_OP_RESERVE)
-        have += (int64_t)(p->space.reserved - VD_MIN(p->space.for_merge, p->space.reserved));
+        have +=
+            (int64_t)p->space.reserved - (int64_t)space_keep_segments(p) * (int64_t)p->seg_blocks;
     return have;
 }
 
@@ -133,8 +134,10 @@ int space_admit(struct vd_pool *p, struct pool_op *op)
             break;
         if (p->space.refusals != refusals)
             return -ENOSPC;
-        space_kick(p);
-        vd_wake_all(&p->clean.kick);
+        if (!waited) {
+            space_kick(p);
+            vd_wake_all(&p->clean.kick);
+        }
         p->space.waiting++;
         vd_wait(&p->space.waiters);
         p->space.waiting--;
@@ -165,9 +168,9 @@ static void keeper_grow(struct vd_pool *p)
         uint32_t step =
             VD_MAX(1u, VD_MIN(p->segs.used / 16, (uint32_t)(VD_MIB(64) / p->chunk_size)));
         uint32_t got = segs_back(p, step);
-        space_wake(p);
         if (got == 0)
             break;
+        space_wake(p);
     }
     if (space_available(p) < low_water(p))
         vd_wake_all(&p->clean.kick);
@@ -213,9 +216,15 @@ static void keeper(void *arg)
     pool_fiber_ends(p);
 }
 
+/* Somebody waits: for admission, or for the log to get a segment. */
+static bool room_is_urgent(const struct vd_pool *p)
+{
+    return p->space.waiting || (!p->log.next[OD_LOG_NEXT - 1].seg && p->segs.free_backed == 0);
+}
+
 static bool cleaning_wanted(const struct vd_pool *p)
 {
-    return p->space.waiting || space_available(p) < low_water(p) / 2;
+    return room_is_urgent(p) || space_available(p) < low_water(p) / 2;
 }
 
 /* One step towards room; false when there is nothing more to be had that way. */
@@ -245,11 +254,11 @@ static void cleaner(void *arg)
             continue;
         }
         bool progress = space_may_grow(p) && segs_back(p, 1) > 0;
-        bool urgent = p->space.waiting != 0;
+        bool urgent = room_is_urgent(p);
         /* Where garbage does not pay any more, growing beyond the usual bound is right. */
         progress = progress || make_room(p, urgent) || segs_back(p, 1) > 0;
         space_wake(p);
-        if (progress || (!urgent && p->space.waiting))
+        if (progress || (!urgent && room_is_urgent(p)))
             continue;
         if (urgent) {
             p->space.refusals++;

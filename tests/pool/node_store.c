@@ -36,6 +36,8 @@ static int store_read(void *ctx, struct vd_addr at, void *buf)
         s->failed = true;
         return s->fail_err;
     }
+    if (!n->copy[copy])
+        fail_msg("read of a node that is gone");
     memcpy(buf, n->copy[copy], OD_NODE_SIZE);
     return 0;
 }
@@ -106,6 +108,15 @@ void store_done(struct node_store *s)
     memset(s, 0, sizeof(*s));
 }
 
+void store_reclaim(struct node_store *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        for (unsigned c = 0; c < 2 && !s->node[i].live; c++) {
+            free(s->node[i].copy[c]);
+            s->node[i].copy[c] = NULL;
+        }
+}
+
 void store_mark(const struct node_store *s, struct store_mark *ret)
 {
     ret->count = s->count;
@@ -121,9 +132,14 @@ void store_unmark(struct store_mark *mark)
 
 void store_restore(struct node_store *s, struct store_mark *mark)
 {
+    while (s->count > mark->count) {
+        s->count--;
+        free(s->node[s->count].copy[0]);
+        free(s->node[s->count].copy[1]);
+    }
     s->live = 0;
     for (size_t i = 0; i < s->count; i++) {
-        s->node[i].live = i < mark->count && mark->live[i];
+        s->node[i].live = mark->live[i];
         s->live += s->node[i].live;
     }
 }

@@ -25,6 +25,8 @@ struct node_store {
 extern const struct forest_io node_store_io;
 
 void store_done(struct node_store *s);
+/* After new roots are set: what they do not name is gone, and reading it a failure of the test. */
+void store_reclaim(struct node_store *s);
 /* The stored node behind an address; *copy is which of its copies. */
 struct stored_node *store_at(struct node_store *s, struct vd_addr at, int *copy);
 /* Before a merge; and after it failed: what it wrote and released is as if it had not been. */

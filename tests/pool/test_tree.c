@@ -81,6 +81,7 @@ static void publish(struct tree_writer *w, enum tree_id t)
 
     assert_int_equal(tree_writer_finish(w, &root), 0);
     forest_set_root(f, t, &root);
+    store_reclaim(&store);
     assert_int_equal(tree_walk(f, t, &root, walk_node, &seen), 0);
     assert_int_equal(root.nodes, seen.nodes);
     assert_int_equal(root.leaves, seen.leaves);

@@ -111,6 +111,7 @@ static void merge_random(size_t n, uint64_t space, uint64_t born)
     n = random_blocks(lba, n, space);
     assert_int_equal(merge_blocks(lba, n, born, &root), 0);
     forest_set_root(f, TREE_HEAD, &root);
+    store_reclaim(&store);
     free(lba);
 }
 
@@ -325,7 +326,7 @@ static uint64_t contents_sum(void)
 /* Fails call n of a kind in a merge, n = 1, 2, 3..., until there is none left to fail. */
 static unsigned fail_each(size_t *call, int err)
 {
-    static uint64_t lba[200];
+    static uint64_t lba[80];
     struct tree_root root;
     unsigned failures = 0;
 
@@ -366,7 +367,7 @@ static unsigned fail_each(size_t *call, int err)
 static void test_write_fails(void **state)
 {
     test_seed(&rng, "write fails");
-    assert_true(fail_each(&store.fail_write, -ENOSPC) > 100);
+    assert_true(fail_each(&store.fail_write, -ENOSPC) > 50);
 }
 
 static void test_read_fails(void **state)
@@ -375,7 +376,7 @@ static void test_read_fails(void **state)
     /* One copy that cannot be read does not matter; both do. */
     assert_int_equal(fail_each(&store.fail_read, -EIO), 0);
     store.fail_on = true;
-    assert_true(fail_each(&store.fail_read, -EIO) > 100);
+    assert_true(fail_each(&store.fail_read, -EIO) > 50);
 }
 
 static void test_alloc_fails(void **state)
