@@ -105,6 +105,24 @@ int head_read_root(struct vd_pool *p, struct vd_error *err)
     return 0;
 }
 
+int head_heal_root(struct vd_pool *p)
+{
+    uint8_t *buf VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(4096);
+    struct vd_root *r VD_CLEANUP(vd_cleanup_free) = malloc(sizeof(*r));
+    if (!buf || !r)
+        return -ENOMEM;
+    int res = 0;
+    for (unsigned copy = 0; copy < 2 && res == 0; copy++) {
+        uint64_t off = OD_ROOT_OFF(p->root.counter & 1) + copy * OD_HEAD_COPY;
+        if (vd_dev_read(p->dev, off, buf, 4096) == 0 && root_decode(buf, r) == 0 &&
+            r->counter == p->root.counter && vd_uuid_equal(&r->pool_uuid, &p->root.pool_uuid))
+            continue;
+        root_encode(&p->root, buf);
+        res = vd_dev_write(p->dev, off, buf, 4096);
+    }
+    return res;
+}
+
 int head_write_root(struct vd_pool *p, const struct vd_root *r)
 {
     uint8_t *buf VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(4096);

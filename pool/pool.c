@@ -223,7 +223,9 @@ static int session_root(struct vd_pool *p)
 static int pool_start(struct vd_pool *p, struct vd_error *err)
 {
     uint64_t before = VD_MAX(p->label.incarnation, p->root.incarnation);
-    int r = session_begin(p);
+    int r = head_heal_root(p);
+    if (r == 0)
+        r = session_begin(p);
     space_update_reserve(p);
     bool scarce = p->segs.free_backed < space_keep_segments(p) + OD_LOG_NEXT &&
                   segs_back(p, space_keep_segments(p)) == 0;

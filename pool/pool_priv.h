@@ -182,6 +182,7 @@ struct vd_pool {
         unsigned waiting;
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
         struct vd_waitq kick;  /* the keeper waits here */
+        bool kicked;
         uint64_t refusals;     /* goes up when it is found that nothing more can be had */
     } space;
 
@@ -211,6 +212,9 @@ int head_read_label(struct vd_dev *dev, struct vd_label *ret, struct vd_error *e
 int head_write_label(struct vd_pool *p);
 int head_read_root(struct vd_pool *p, struct vd_error *err);
 int head_write_root(struct vd_pool *p, const struct vd_root *r);
+/* A crash may have come between the two copies of the newest root: writes the one that is missing. Not
+ * flushed. VD_YIELDS */
+int head_heal_root(struct vd_pool *p);
 int head_read_table(struct vd_pool *p, struct vd_error *err);
 /* Writes the table of the generation that the coming root `r` names; fills r's table fields.
  * `freed` says which segments it lists as free although they are not yet so in memory. */
