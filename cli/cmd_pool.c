@@ -167,6 +167,8 @@ int cli_pool_attach(struct cli *c)
         return vd_access_explain(device, false, r, &c->err);
     r = vd_pool_identify(dev, &id, &c->err);
     vd_dev_close(dev);
+    if (r < 0 && strstr(c->err.message, device))
+        return r;
     if (r < 0)
         return vd_fail_at(&c->err, c->err.code ? c->err.code : r, "%.200s", device);
     const char *name = c->n_args > 1 ? c->args[1] : id.pool_name;

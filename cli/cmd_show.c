@@ -323,7 +323,9 @@ static void tree_volume(struct tree *t, json_t *v, const char *prefix, const cha
 
 static bool is_clone_of(json_t *v, const char *volume, const char *snapshot)
 {
+    /* A volume that was rolled back has itself as origin. */
     return strcmp(get_str(v, "origin_volume"), volume) == 0 &&
+           strcmp(get_str(v, "name"), volume) != 0 &&
            strcmp(get_str(v, "origin_snapshot"), snapshot) == 0;
 }
 

@@ -162,6 +162,9 @@ int cli_parse(struct cli *c, int argc, char **argv)
     int r = 0;
     c->args = argv;
     c->n_args = 0;
+    /* Whatever else is wrong, the error is to be told in the way that was asked for. */
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+        c->json |= strcmp(argv[i], "--json") == 0;
     for (int i = 0; i < argc && r == 0; i++) {
         if (options && strcmp(argv[i], "--") == 0)
             options = false;
@@ -174,7 +177,6 @@ int cli_parse(struct cli *c, int argc, char **argv)
         else
             argv[c->n_args++] = argv[i]; /* arguments move to the front */
     }
-    c->json = cli_flag(c, "json");
     if (cli_flag(c, "help"))
         return 0;
     const char *progress = cli_text(c, "progress");

@@ -194,10 +194,12 @@ void vd_job_cancel(struct vd_job *job)
 
 json_t *vd_job_json(const struct vd_job *job)
 {
-    json_t *o = json_pack("{s:i, s:s, s:o, s:s, s:I, s:I, s:I}", "id", (int)job->id, "kind",
-                          job->kind, "target", vd_wire_text(job->target), "state",
-                          vd_job_state_name(job->state), "done", (json_int_t)job->done, "total",
-                          (json_int_t)job->total, "started", (json_int_t)job->started_s);
+    json_t *o = json_pack(
+        "{s:i, s:s, s:o, s:s, s:I, s:I, s:I}", "id", (int)job->id, "kind", job->kind, "target",
+        vd_wire_text(job->target), "state",
+        job->cancel && job->state == VD_JOB_RUNNING ? "stopping" : vd_job_state_name(job->state),
+        "done", (json_int_t)job->done, "total", (json_int_t)job->total, "started",
+        (json_int_t)job->started_s);
     if (job->ended_s)
         json_object_set_new(o, "ended", json_integer((json_int_t)job->ended_s));
     if (job->err.code)

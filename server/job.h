@@ -41,7 +41,7 @@ struct vd_job {
     struct vd_error err;
     json_t *result;
     struct vd_waitq changed;
-    bool quiet;    /* of no interest once it is done */
+    bool quiet;        /* of no interest once it is done */
     unsigned watchers; /* calls that look at it: it is not to be freed */
     vd_job_fn *fn;
     void *arg;

@@ -94,7 +94,7 @@ static int owner_attach(struct vd_owner *o, const struct vd_uuid *want, struct v
     }
     r = vd_store_attach(&dev, 1, o->read_only ? VD_ATTACH_RDONLY : 0, &o->store, err);
     if (r < 0) {
-        if (err)
+        if (err && !strstr(err->message, o->path))
             vd_fail_at(err, err->code ? err->code : r, "%s", o->path);
         return r;
     }

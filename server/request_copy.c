@@ -149,7 +149,8 @@ static int import_check_name(struct vd_owner *o, struct transfer *t, struct vd_e
                        t->target.volume);
     if (info.snapshots)
         return vd_fail(err, -ENOTEMPTY, "volume-has-snapshots",
-                       "the volume %s has %u snapshots, which --overwrite does not delete",
+                       "the volume %s has %u snapshots, which --overwrite does not delete: delete "
+                       "them first",
                        t->target.volume, info.snapshots);
     if (info.opens)
         return vd_fail(err, -EBUSY, "volume-busy", "the volume %s is in use", t->target.volume);

@@ -140,14 +140,16 @@ static int answer_volume(struct vd_call *call, const char *name, json_t **ret, s
     return r;
 }
 
-/* Adds to a "volume is busy" error who is connected. */
-static void name_clients(struct vd_call *call, const char *volume, int r, struct vd_error *err)
+/* Says in a "volume is busy" error who is connected. */
+static void name_clients(struct vd_call *call, const char *volume, bool can_force, int r,
+                         struct vd_error *err)
 {
-    char clients[160];
-    if (r != -EBUSY || !err || !vd_doors_clients(call->owner, volume, clients, sizeof(clients)))
-        return;
-    struct vd_error was = *err;
-    vd_fail(err, was.code, was.id, "%.300s (connected: %s)", was.message, clients);
+    char clients[200];
+    unsigned n = r == -EBUSY ? vd_doors_clients(call->owner, volume, clients, sizeof(clients)) : 0;
+    if (n)
+        vd_fail(err, r, "volume-busy", "volume \"%s\" is in use by %s: disconnect %s first%s",
+                volume, clients, n == 1 ? "that client" : "those clients",
+                can_force ? ", or say --force" : "");
 }
 
 /* {"volume", "size"} */
@@ -172,7 +174,7 @@ int request_volume_delete(struct vd_call *call, json_t **ret, struct vd_error *e
         return r;
     r = vd_store_volume_delete(call->owner->store, name, request_flag(call, "recursive"), err);
     if (r < 0) {
-        name_clients(call, name, r, err);
+        name_clients(call, name, false, r, err);
         return r;
     }
     *ret = json_pack("{s:s}", "deleted", name);
@@ -234,7 +236,7 @@ int request_volume_set(struct vd_call *call, json_t **ret, struct vd_error *err)
             return request_bad(err, name);
         r = vd_store_prop_set(call->owner->store, t.volume, name, json_string_value(value), err);
         if (r < 0) {
-            name_clients(call, t.volume, r, err);
+            name_clients(call, t.volume, false, r, err);
             return r;
         }
     }
@@ -260,7 +262,7 @@ int request_rollback(struct vd_call *call, json_t **ret, struct vd_error *err)
     r = vd_store_rollback(call->owner->store, t.t, request_flag(call, "discard"),
                           request_flag(call, "force"), kept, err);
     if (r < 0) {
-        name_clients(call, t.volume, r, err);
+        name_clients(call, t.volume, true, r, err);
         return r;
     }
     *ret = json_pack("{s:s, s:s}", "volume", t.volume, "snapshot", t.snapshot);

@@ -5,8 +5,9 @@
  *   owner  -> client   {"hello": {"protocol": 1, "pid", "name", "pool", "uuid", "read_only"}}
  *   client -> owner    {"command": NAME, "args": {...}}      with up to VD_WIRE_FDS descriptors
  *   owner  -> client   {"event": {...}} any number of times, then exactly one of
- *                      {"result": {...}}, {"error": {"errno", "id", "message"}}, {"retry": true, "read_only": bool}
- *   client -> owner    {"cancel": true} at any time after the request; hanging up means the same
+ *                      {"result": {...}}, {"error": {"errno", "id", "message"}}, {"retry": true,
+ * "read_only": bool} client -> owner    {"cancel": true} at any time after the request; hanging up
+ * means the same
  *
  * A frame is "VDC1", a 32-bit big-endian length, and that many bytes of JSON. Descriptors ride on
  * the frame header. Retry means: nothing was done, the owner is about to end or does not take this

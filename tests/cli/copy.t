@@ -20,10 +20,9 @@ $ vdisk export a.vdk --format qcow2 x.raw
 [2]
 $ vdisk export a.vdk@none x.raw; ls
 a.vdk
-nobody-run
 out.raw
 src.raw
-! vdisk: disk has no snapshot "none": "vdisk snapshot list POOL" lists the snapshots
+! vdisk: volume "disk" has no snapshot "none": "vdisk snapshot list POOL" lists the snapshots
 $ vdisk export a.vdk none/x.raw
 ! vdisk: the directory none does not exist: check the path
 [3]
@@ -48,7 +47,7 @@ $ vdisk import src.raw a.vdk:disk
 $ vdisk import src.raw a.vdk:disk --overwrite
 $ vdisk snapshot create a.vdk@s
 $ vdisk import src.raw a.vdk:disk --overwrite
-! vdisk: the volume disk has 1 snapshots, which --overwrite does not delete: delete them first, or say --recursive
+! vdisk: the volume disk has 1 snapshots, which --overwrite does not delete: delete them first
 [1]
 $ cat src.raw | vdisk import - a.vdk:pipe --json
 {
@@ -86,11 +85,10 @@ $ vdisk import src.raw a.vdk:new --capacity 1G
 ! vdisk: --capacity is for a file that is made
 [2]
 $ vdisk import src.raw c.vdk:root --progress=json 2>&1 | grep -c '"event":"progress"'
-0
-[1]
+2
 $ vdisk ls a.vdk
 VOLUME   SIZE     USED      OWN  SNAPSHOTS  STATE
-disk    8 MiB  2.9 MiB  2.9 MiB          1
+disk    8 MiB  2.9 MiB      0 B          1
 pipe    8 MiB  2.9 MiB  2.9 MiB          0
 file    8 MiB  2.9 MiB  2.9 MiB          0
 $ ls
@@ -98,7 +96,6 @@ a.vdk
 c.vdk
 empty.raw
 file.raw
-nobody-run
 out.raw
 src.raw
 $ truncate -s 1000 odd.raw; printf abc | dd of=odd.raw conv=notrunc status=none; vdisk import odd.raw odd.vdk

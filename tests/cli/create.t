@@ -77,4 +77,3 @@ a b@c:d.vdk
 a.vdk
 b.vdk
 link.vdk
-nobody-run

@@ -11,8 +11,8 @@ $ vdisk ls tank
 VOLUME    SIZE  USED  OWN  SNAPSHOTS  STATE
 web     10 GiB   0 B  0 B          0
 $ vdisk ls
-POOL  PATH                                OWNER
-tank  DIR/tank.img  -
+POOL  PATH**OWNER
+tank  DIR/tank.img**-
 $ vdisk ls --json
 {
   "schema": "vdisk.ls/1",
@@ -28,7 +28,6 @@ $ vdisk pool create tank other.img
 ! vdisk: a pool is registered as "tank": detach it first, or choose another name
 [1]
 $ ls
-nobody-run
 tank.img
 $ vdisk pool create ta.nk other.img
 ! vdisk: "ta.nk" is no name for a pool: letters, digits, '_' and '-', at most 127, beginning with a letter or digit
@@ -70,7 +69,7 @@ $ vdisk pool attach none.img
 ! vdisk: none.img does not exist: check the path
 [3]
 $ vdisk pool attach e2.img e2
-! vdisk: e2.img: this is no vdisk pool: "vdisk create" and "vdisk pool create" make pools
+! vdisk: e2.img is not a vdisk image: "vdisk create" and "vdisk pool create" make pools
 [1]
 $ vdisk create plain.vdk --size 1M
 $ vdisk pool attach plain.vdk

@@ -4,8 +4,8 @@ $ vdisk create a.vdk --size 16M
 $ serve s a.vdk
 ready: nbd+unix:///?socket=RUN/DEV-INO.nbd
 $ vdisk ls
-POOL  PATH   OWNER
--     a.vdk  PID N (vdisk serve)
+POOL  PATH**OWNER
+-     DIR/a.vdk**PID N (vdisk serve)
 $ vdisk serve a.vdk
 ! vdisk: a.vdk is in use by process N (vdisk serve): wait until that ends, or stop it
 [4]
@@ -13,15 +13,16 @@ $ vdisk ls a.vdk
 VOLUME    SIZE  USED  OWN  SNAPSHOTS  STATE
 disk    16 MiB   0 B  0 B          0
 $ vdisk info a.vdk
-path         a.vdk
+path         DIR/a.vdk
 uuid         UUID
 format       1.0
 made         TIME
-allocated    8 KiB
-live data    0 B
-metadata     0 B
-reserved     0 B
-log          0 B
+capacity     **
+allocated    **
+live data    **
+metadata     **
+reserved     **
+log          **
 volumes      1
 snapshots    0
 served by    vdisk serve
@@ -34,11 +35,12 @@ $ vdisk volume resize a.vdk:b --size 9M
 $ vdisk volume rename a.vdk:b c
 $ vdisk volume set a.vdk:c comment=hi
 $ vdisk volume get a.vdk:c
+read-only=off
 comment=hi
 $ vdisk snapshot create a.vdk:disk@one a.vdk:c@one
 $ vdisk snapshot hold a.vdk:c@one me
 $ vdisk snapshot delete a.vdk:c@one
-! vdisk: c@one is held: release its holds first
+! vdisk: snapshot "c@one" is held (1 tags): release its holds first
 [4]
 $ vdisk snapshot release a.vdk:c@one me
 $ vdisk snapshot rename a.vdk:c@one uno
@@ -53,9 +55,9 @@ $ vdisk import r.raw a.vdk:r
 ! vdisk: the volume r exists already: choose another name, or delete it first
 [1]
 $ vdisk rollback a.vdk:c@uno
-The state before is kept as c@rollback-3.
+The state before is kept as c@before-rollback-uno-1.
 $ vdisk check a.vdk --data
-No damage found: 0 nodes, 7 runs, 0 blocks of data.
+No damage found: ** nodes, ** runs**.
 $ vdisk volume delete a.vdk:d
 $ vdisk job wait a.vdk
 $ vdisk tree a.vdk
@@ -63,13 +65,13 @@ disk  16 MiB
 └─ @one  TIME
 c  9 MiB
 ├─ @uno  TIME
-└─ @rollback-3  TIME
+└─ @before-rollback-uno-1  TIME
 r  1 MiB
 $ stop s
 $ vdisk ls a.vdk:r
 $ ls $VDISK_RUNTIME_DIR
 $ serve s a.vdk --nbd unix:one.sock --nbd tcp:127.0.0.1:0 --json
-{"schema":"vdisk.serve/1","event":"ready","pid": N,"doors":[{"kind":"nbd","address":"unix:one.sock","uri":"nbd+unix:///?socket=one.sock","read_only":false,"clients":[]},{"kind":"nbd","address":"tcp:127.0.0.1:42177","uri":"nbd://127.0.0.1:42177","read_only":false,"clients":[]}]}
+{"schema":"vdisk.serve/1","event":"ready","pid": N,"doors":[{"kind":"nbd","address":"unix:one.sock","uri":"nbd+unix:///?socket=DIR/one.sock","read_only":false,"clients":[]},{"kind":"nbd","address":"tcp:127.0.0.1:**","uri":"nbd://127.0.0.1:**","read_only":false,"clients":[]}]}
 $ stop s
 $ vdisk serve a.vdk --nbd nonsense
 ! vdisk: 'nonsense' is not an address: unix:PATH or tcp:HOST:PORT
@@ -87,7 +89,7 @@ $ vdisk serve a.vdk --vhost x
 ! vdisk: there is no option --vhost: see "vdisk serve --help"
 [2]
 $ serve r a.vdk --read-only --nbd unix:r.sock
-ready: nbd+unix:///?socket=r.sock
+ready: nbd+unix:///?socket=DIR/r.sock
 $ vdisk ls a.vdk
 VOLUME    SIZE   USED    OWN  SNAPSHOTS  STATE
 disk    16 MiB    0 B    0 B          1
@@ -95,7 +97,7 @@ c        9 MiB    0 B    0 B          2
 r        1 MiB  1 MiB  1 MiB          0
 $ vdisk export a.vdk:r - | cmp - r.raw
 $ vdisk volume create a.vdk:new --size 1M
-! vdisk: a.vdk is in use by process N (vdisk serve): wait until that ends, or stop it
+! vdisk: a.vdk is served read-only by process N (vdisk serve): stop that, or serve it without --read-only
 [4]
 $ qemu-img convert -n -f raw r.raw -O raw 'nbd+unix:///r?socket=r.sock'
 ! qemu-img: Could not open 'nbd+unix:///r?socket=r.sock': Could not open image: Permission denied

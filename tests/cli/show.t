@@ -44,17 +44,18 @@ data@one     -  0 B
 copy       0 B  0 B
 copy2      0 B  0 B
 ~
-live data 0 B, metadata 0 B, allocated 8 KiB
+live data **, metadata **, allocated **
 $ vdisk info a.vdk
-path         a.vdk
+path         DIR/a.vdk
 uuid         UUID
 format       1.0
 made         TIME
-allocated    8 KiB
-live data    0 B
-metadata     0 B
-reserved     0 B
-log          0 B
+capacity     **
+allocated    **
+live data    **
+metadata     **
+reserved     **
+log          **
 volumes      4
 snapshots    3
 ~

@@ -4,7 +4,7 @@ $ vdisk create a.vdk --size 16M
 $ vdisk volume create a.vdk:two --size 16M
 $ vdisk snapshot create a.vdk:disk@s1 a.vdk:two@s1
 $ vdisk snapshot create a.vdk:disk@s2 a.vdk:two@s1
-! vdisk: two@s1 exists already: choose another name, or delete it first
+! vdisk: there is already a snapshot "two@s1": choose another name, or delete it first
 [1]
 $ vdisk snapshot list a.vdk
 SNAPSHOT  TAKEN                  SIZE  OWN  CLONES  HOLDS
@@ -44,7 +44,7 @@ $ vdisk snapshot create a.vdk:disk@s3 b.vdk:disk@s3
 ! vdisk: b.vdk:disk@s3 is in another pool than a.vdk:disk@s3: give one command for each pool
 [2]
 $ vdisk snapshot rename a.vdk:disk@s2 s1
-! vdisk: disk@s1 exists already: choose another name, or delete it first
+! vdisk: there is already a snapshot "disk@s1": choose another name, or delete it first
 [1]
 $ vdisk snapshot rename a.vdk:disk@s2 second
 $ vdisk snapshot rename a.vdk:disk second
@@ -52,18 +52,18 @@ $ vdisk snapshot rename a.vdk:disk second
 [2]
 $ vdisk snapshot hold a.vdk:disk@second backup
 $ vdisk snapshot delete a.vdk:disk@s1 a.vdk:disk@second
-! vdisk: disk@second is held: release its holds first
+! vdisk: snapshot "disk@second" is held (1 tags): release its holds first
 [4]
 $ vdisk snapshot list a.vdk:disk
 SNAPSHOT  TAKEN                  SIZE  OWN  CLONES  HOLDS
 s1        TIME  16 MiB  0 B       0      0
 second    TIME  16 MiB  0 B       0      1
 $ vdisk snapshot release a.vdk:disk@second nobody
-! vdisk: disk@second has no hold "nobody"
+! vdisk: snapshot "disk@second" is not held by "nobody"
 [3]
 $ vdisk snapshot release a.vdk:disk@second backup
 $ vdisk snapshot delete a.vdk:disk@s1 a.vdk:disk@second a.vdk:two@none
-! vdisk: two has no snapshot "none": "vdisk snapshot list POOL" lists the snapshots
+! vdisk: volume "two" has no snapshot "none": "vdisk snapshot list POOL" lists the snapshots
 [3]
 $ vdisk snapshot delete a.vdk:disk@s1 a.vdk:disk@second --json
 {

@@ -3,7 +3,7 @@
 $ vdisk create a.vdk --size 64M
 $ vdisk volume create a.vdk:data --size 32M
 $ vdisk volume create a.vdk:data --size 32M
-! vdisk: the volume "data" exists already: choose another name, or delete it first
+! vdisk: there is already a volume "data": choose another name, or delete it first
 [1]
 $ vdisk volume create a.vdk --size 32M
 ! vdisk: the volume is missing: write a.vdk:VOLUME
@@ -19,7 +19,7 @@ $ vdisk volume create a.vdk:huge --size 9E
 [2]
 $ vdisk volume resize a.vdk:data --size 48M
 $ vdisk volume resize a.vdk:data --size 16M
-! vdisk: the volume "data" would become smaller: say --shrink if what lies beyond the new end may be lost
+! vdisk: volume "data" has 50331648 bytes: making it smaller loses data, say --shrink if that is meant
 [1]
 $ vdisk volume resize a.vdk:data --size 16M --shrink --json
 {
@@ -40,7 +40,7 @@ $ vdisk volume resize a.vdk:data --size 16M --shrink --json
 }
 $ vdisk volume rename a.vdk:data date
 $ vdisk volume rename a.vdk:date disk
-! vdisk: the volume "disk" exists already: choose another name, or delete it first
+! vdisk: there is already a volume "disk": choose another name, or delete it first
 [1]
 $ vdisk volume rename a.vdk:date 'da te'
 ! vdisk: "da te" is no volume name: letters, digits, '.', '_' and '-', at most 127, beginning with a letter or digit
@@ -52,6 +52,7 @@ $ vdisk volume set a.vdk:date comment='for the archive' user.owner=ann
 $ vdisk volume get a.vdk:date comment
 for the archive
 $ vdisk volume get a.vdk:date
+read-only=off
 comment=for the archive
 user.owner=ann
 $ vdisk volume get a.vdk:date colour
@@ -63,14 +64,15 @@ $ vdisk volume get a.vdk:date --json
   "schema": "vdisk.volume-get/1",
   "volume": "date",
   "properties": {
+    "read-only": "off",
     "comment": "for the archive"
   }
 }
 $ vdisk volume set a.vdk:date colour=red
-! vdisk: colour=red is not a property
+! vdisk: there is no property "colour": use read-only, comment or user.NAME
 [2]
 $ vdisk volume set a.vdk:date read-only=perhaps
-! vdisk: read-only=perhaps is not a property
+! vdisk: read-only is "on" or "off"
 [2]
 $ vdisk volume set a.vdk:date read-only
 ! vdisk: "read-only" is not PROPERTY=VALUE
@@ -88,7 +90,7 @@ $ vdisk volume delete a.vdk:none
 [3]
 $ vdisk snapshot create a.vdk:disk@s
 $ vdisk volume delete a.vdk:disk
-! vdisk: the volume "disk" has 1 snapshots: delete them first, or say --recursive
+! vdisk: volume "disk" has 1 snapshots: delete them first, or say --recursive
 [1]
 $ vdisk volume delete a.vdk:disk --recursive --no-wait
 $ vdisk volume delete a.vdk:date --json

@@ -199,12 +199,14 @@ static int disk_readv(struct vd_disk *d, uint64_t off, const struct iovec *iov, 
     return transfer(d, off, iov, n, false);
 }
 
-/* Writes wait while the file that VDISK_FAKE_STALL names is there: a slow disk on demand. */
+/* Writes from VDISK_FAKE_FROM on wait while the file that VDISK_FAKE_STALL names is there: a slow
+ * disk on demand. */
 static int disk_writev(struct vd_disk *d, uint64_t off, const struct iovec *iov, int n, size_t len,
                        unsigned flags)
 {
     const char *stall = getenv("VDISK_FAKE_STALL");
-    while (stall && access(stall, F_OK) == 0)
+    const char *from = getenv("VDISK_FAKE_FROM");
+    while (stall && (!from || off >= strtoull(from, NULL, 10)) && access(stall, F_OK) == 0)
         vd_fiber_sleep(10000000);
     return transfer(d, off, iov, n, true);
 }
