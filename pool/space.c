@@ -83,6 +83,7 @@ bool space_may_grow(const struct vd_pool *p)
 
 void space_kick(struct vd_pool *p)
 {
+    p->space.kicked = true;
     vd_wake_all(&p->space.kick);
 }
 
@@ -194,6 +195,7 @@ static void keeper(void *arg)
 {
     struct vd_pool *p = arg;
     while (!p->closing && !pool_failed(p)) {
+        p->space.kicked = false;
         space_update_reserve(p);
         if (!p->log.next[OD_LOG_NEXT - 1].seg && log_reserve(p) < 0)
             vd_log(VD_LOG_DEBUG, "no space for a log segment");
@@ -208,6 +210,8 @@ static void keeper(void *arg)
         }
         if (p->closing || pool_failed(p))
             break;
+        if (p->space.kicked)
+            continue; /* while this was busy */
         if (keeper_has_more(p))
             vd_wait_for(&p->space.kick, KEEPER_TICK_NS);
         else

@@ -133,10 +133,12 @@ void node_child(const struct od_node *n, unsigned i, struct tree_key *key, struc
 
 /* ---- searching ---- */
 
-unsigned node_pick(const struct od_node *n, const struct tree_key *key)
+/* Inlined for the number of words, which the compiler then knows. */
+static inline unsigned pick_words(const struct od_node *n, const struct tree_key *key,
+                                  unsigned words)
 {
-    unsigned words = tree_words(n->tree), lo = 0, count = node_count(n) - 1;
-    size_t size = child_bytes(n->tree);
+    unsigned lo = 0, count = node_count(n) - 1;
+    size_t size = sizeof(struct od_child) + 8 * words;
 
     /* How many of children 1.. begin at or before key. */
     while (count > 0) {
@@ -146,6 +148,11 @@ unsigned node_pick(const struct od_node *n, const struct tree_key *key)
         count = right ? count - half - 1 : half;
     }
     return lo;
+}
+
+unsigned node_pick(const struct od_node *n, const struct tree_key *key)
+{
+    return n->tree == TREE_HEAD ? pick_words(n, key, 2) : pick_words(n, key, tree_words(n->tree));
 }
 
 /* HEAD, the quick way: only the lba decides. */
