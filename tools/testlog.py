@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Counts the test cases of a meson run.
+"""Counts the test cases of one or more meson runs.
 
-    testlog.py TESTLOG.JSON EXIT_STATUS_OF_MESON
+    testlog.py BUILD-DIRECTORY:EXIT-STATUS-OF-MESON...
+
+Further runs repeat tests of the first in another build: of those only failures are counted.
 
 A meson test is a program with many cases. They are counted by what the programs say: cmocka's
 summary, or lines "ok ..." / "not ok ..." / "skipped: why". A program that says nothing is one case,
@@ -47,34 +49,41 @@ def count(test):
     return passed, failed, skips
 
 
+def read(build):
+    try:
+        with open(os.path.join(build, "meson-logs", "testlog.json"), encoding="utf-8") as log:
+            return [json.loads(line) for line in log if line.strip()]
+    except FileNotFoundError:
+        return []  # meson writes none when there is no test at all
+
+
 def main():
-    path, status = sys.argv[1], int(sys.argv[2])
     passed = failed = skipped = 0
     bad = []
-    try:
-        with open(path, encoding="utf-8") as log:
-            tests = [json.loads(line) for line in log if line.strip()]
-    except FileNotFoundError:
-        tests = []  # meson writes none when there is no test at all
-    for test in tests:
-        ok, not_ok, skips = count(test)
-        passed += ok
-        failed += not_ok
-        skipped += len(skips)
-        if not_ok:
-            bad.append(test["name"])
-        for why in skips:
-            print(f"skipped in {test['name']}: {why}")
-    # Meson itself failed, and no test says why: an honest count still ends in a failure.
-    if status != 0 and failed == 0:
-        failed = 1
-        bad.append("meson test (exit status %d)" % status)
+    for number, run in enumerate(sys.argv[1:]):
+        build, status = run.rsplit(":", 1)
+        failed_here = 0
+        for test in read(build):
+            ok, not_ok, skips = count(test)
+            failed_here += not_ok
+            if not_ok:
+                bad.append(f"{test['name']} (in {build})")
+            if number == 0:
+                passed += ok
+                skipped += len(skips)
+                for why in skips:
+                    print(f"skipped in {test['name']}: {why}")
+        # Meson itself failed, and no test says why: an honest count still ends in a failure.
+        if int(status) != 0 and failed_here == 0:
+            failed_here = 1
+            bad.append(f"meson test (exit status {status}, in {build})")
+        failed += failed_here
     for name in bad:
         print(f"FAILED: {name}")
     if skipped:
         print(f"{skipped} skipped")
     print(f"{passed} passed, {failed} failed", flush=True)
-    os._exit(1 if failed else 0)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
