@@ -90,9 +90,10 @@ static int detach_parent(struct cli *c, int fd, pid_t child)
         return EXIT_FAILED;
     }
     if (c->json)
-        cli_json(c, job);
+        cli_json(c, json_incref(job));
     else
         printf("job %d\n", (int)get_int(json_object_get(job, "job"), "id"));
+    json_decref(job);
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
 }
 

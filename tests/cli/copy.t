@@ -84,8 +84,8 @@ $ vdisk import src.raw none/b.vdk
 $ vdisk import src.raw a.vdk:new --capacity 1G
 ! vdisk: --capacity is for a file that is made
 [2]
-$ vdisk import src.raw c.vdk:root --progress=json 2>&1 | grep -c '"event":"progress"'
-2
+$ vdisk import src.raw c.vdk:root --progress=json 2>&1 | tail -1
+{"event":"progress","job":1,"kind":"import","done":8388608,"total":8388608}
 $ vdisk ls a.vdk
 VOLUME   SIZE     USED      OWN  SNAPSHOTS  STATE
 disk    8 MiB  2.9 MiB      0 B          1
