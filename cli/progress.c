@@ -57,6 +57,8 @@ static void draw(struct cli *c, const char *kind, uint64_t done, uint64_t total)
         snprintf(line, sizeof(line), "%s [%s] %3d%%  %s of %s  %s/s%s%s", kind, bar,
                  (int)(part * 100), human_size((json_int_t)done), human_size((json_int_t)total),
                  human_size((json_int_t)rate), *left ? "  left " : "", left);
+    } else if (!done) {
+        snprintf(line, sizeof(line), "%s ...", kind);
     } else {
         snprintf(line, sizeof(line), "%s  %s  %s/s", kind, human_size((json_int_t)done),
                  human_size((json_int_t)rate));

@@ -64,6 +64,7 @@ static void job_fiber(void *arg)
         job->free_arg(job->arg);
     job->arg = NULL;
     job->unblock = NULL;
+    job->look = NULL;
     job->result = result;
     job->ended_s = vd_loop_wall_s(o->loop);
     if (r == 0)
@@ -142,7 +143,10 @@ int vd_job_follow(struct vd_job *job, struct vd_call *call, bool only_watch, jso
         if (call->cancelled)
             vd_job_cancel(job);
         /* A wake-up is the end or a cancellation, a time-out the moment to say how far it is. */
-        if (vd_wait_for(&job->changed, PROGRESS_NS) == -ETIMEDOUT && job->done != told) {
+        bool ended = vd_wait_for(&job->changed, PROGRESS_NS) == 0;
+        if (job->look)
+            job->look(job, job->arg);
+        if (!ended && job->done != told) {
             told = job->done;
             if (emit_progress(call, job) < 0)
                 call->cancelled = true;
@@ -192,8 +196,10 @@ void vd_job_cancel(struct vd_job *job)
         job->unblock(job->arg);
 }
 
-json_t *vd_job_json(const struct vd_job *job)
+json_t *vd_job_json(struct vd_job *job)
 {
+    if (job->look)
+        job->look(job, job->arg);
     json_t *o = json_pack(
         "{s:i, s:s, s:o, s:s, s:I, s:I, s:I}", "id", (int)job->id, "kind", job->kind, "target",
         vd_wire_text(job->target), "state",

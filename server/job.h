@@ -46,6 +46,7 @@ struct vd_job {
     vd_job_fn *fn;
     void *arg;
     void (*free_arg)(void *arg);
+    void (*look)(struct vd_job *job, void *arg); /* brings `done` up to date, if set */
     void (*unblock)(void *arg); /* called when it is cancelled, if set: wakes it from a pipe */
 };
 
@@ -64,7 +65,7 @@ int vd_job_call(struct vd_call *call, const char *kind, const char *target, vd_j
 /* NULL when there is none of that id. */
 struct vd_job *vd_job_find(struct vd_owner *o, unsigned id);
 void vd_job_cancel(struct vd_job *job);
-json_t *vd_job_json(const struct vd_job *job);
+json_t *vd_job_json(struct vd_job *job);
 const char *vd_job_state_name(enum vd_job_state state);
 /* Cancels all that run, holding over what can be resumed. */
 void vd_jobs_interrupt(struct vd_owner *o);

@@ -31,7 +31,7 @@ int request_job_list(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
     json_t *list = json_array();
     vd_list_each (it, &call->owner->jobs) {
-        const struct vd_job *job = vd_container_of(it, struct vd_job, link);
+        struct vd_job *job = vd_container_of(it, struct vd_job, link);
         if (!job->quiet || job->state != VD_JOB_DONE)
             json_array_append_new(list, vd_job_json(job));
     }
@@ -224,6 +224,7 @@ struct check {
     bool data;
     json_t *findings;
     uint64_t count;
+    struct vd_check_report report; /* fills as it goes */
 };
 
 static void check_finding(void *arg, const char *finding)
@@ -240,11 +241,25 @@ static void check_free(void *arg)
     free(c);
 }
 
+static void check_look(struct vd_job *job, void *arg)
+{
+    struct check *c = arg;
+    job->done = VD_MIN(c->report.blocks_checked * VD_BLOCK, job->total);
+}
+
 static int check_job(struct vd_job *job, void *arg, json_t **ret, struct vd_error *err)
 {
     struct check *c = arg;
-    struct vd_check_report rep = {0};
-    int r = vd_store_check(job->owner->store, c->data, check_finding, c, &job->cancel, &rep, err);
+    struct vd_store_info info;
+    struct vd_check_report rep;
+    if (c->data && vd_store_info(job->owner->store, &info) == 0) {
+        job->total = info.live;
+        job->look = check_look;
+    }
+    int r =
+        vd_store_check(job->owner->store, c->data, check_finding, c, &job->cancel, &c->report, err);
+    rep = c->report;
+    job->done = job->total;
     if (r == -ECANCELED)
         return vd_fail(err, r, "cancelled", "the check was cancelled");
     if (r < 0 && r != -EUCLEAN)
