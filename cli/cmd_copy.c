@@ -7,6 +7,7 @@
  */
 #include "cli/cli_priv.h"
 
+#include "core/base/log.h"
 #include "server/access.h"
 #include "server/create.h"
 #include "server/wire.h"
@@ -318,6 +319,9 @@ int cli_check(struct cli *c)
     int r = cli_pool_get(c, 0, &p);
     if (r < 0)
         return r;
+    /* What is found is the result; it need not be told twice. */
+    if (!getenv("VDISK_LOG"))
+        vd_log_set_sink(NULL, NULL, VD_LOG_ERROR);
     r = job_call(c, &p, "check", json_pack("{s:b}", "data", cli_flag(c, "data")), -1, &result);
     if (r == 0 && !cli_flag(c, "detach")) {
         r = get_bool(result, "sound") ? 0 : EXIT_DAMAGE;
