@@ -36,6 +36,13 @@ static void VD_PRINTF(2, 3) finding(struct check *c, const char *fmt, ...)
 
 /* The copies of the current generation of a slot pair. A copy of the other generation may be old,
  * and after a crash torn. */
+/* A crash may have come between the two copies of a slot: the second is then the older generation,
+ * until the next opening. */
+static bool crashed(const struct vd_pool *p)
+{
+    return !(p->label.flags & OD_LABEL_CLEAN);
+}
+
 static int check_labels(struct check *c)
 {
     struct vd_pool *p = c->p;
@@ -48,6 +55,8 @@ static int check_labels(struct check *c)
         int r = vd_dev_read(p->dev, off, buf, VD_BLOCK);
         if (r == 0)
             r = label_decode(buf, l);
+        if (r == 0 && l->generation < p->label.generation && crashed(p))
+            continue;
         if (r < 0 || l->generation != p->label.generation)
             finding(c, "label copy %u of generation %" PRIu64 " is bad", copy, p->label.generation);
     }
@@ -66,6 +75,8 @@ static int check_roots(struct check *c)
         int r = vd_dev_read(p->dev, off, buf, VD_BLOCK);
         if (r == 0)
             r = root_decode(buf, root);
+        if (r == 0 && root->counter < p->root.counter && crashed(p))
+            continue;
         if (r < 0 || root->counter != p->root.counter)
             finding(c, "root copy %u of generation %" PRIu64 " is bad", copy, p->root.counter);
     }

@@ -41,7 +41,8 @@ class History:
         r = subprocess.run([self.vdisk, *map(str, words)], env=self.env, capture_output=True,
                            text=True)
         if r.returncode:
-            raise Differs(f"{words}: exit status {r.returncode}: {r.stderr.strip()}")
+            raise Differs(f"{words}: exit status {r.returncode}: "
+                          f"{r.stderr.strip()}{r.stdout.strip()}")
         return r.stdout
 
     def target(self, view):
