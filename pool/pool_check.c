@@ -34,8 +34,6 @@ static void VD_PRINTF(2, 3) finding(struct check *c, const char *fmt, ...)
     c->fn(c->arg, line);
 }
 
-/* The copies of the current generation of a slot pair. A copy of the other generation may be old,
- * and after a crash torn. */
 /* A crash may have come between the two copies of a slot: the second is then the older generation,
  * until the next opening. */
 static bool crashed(const struct vd_pool *p)
@@ -43,6 +41,8 @@ static bool crashed(const struct vd_pool *p)
     return !(p->label.flags & OD_LABEL_CLEAN);
 }
 
+/* The copies of the current generation of a slot pair. A copy of the other generation may be old,
+ * and after a crash torn. */
 static int check_labels(struct check *c)
 {
     struct vd_pool *p = c->p;
