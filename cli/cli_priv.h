@@ -149,6 +149,11 @@ int cli_call(struct cli *c, const struct cli_pool *p, const char *command, json_
 int cli_call_print(struct cli *c, const struct cli_pool *p, const char *command, json_t *args,
                    void (*print)(struct cli *c, const struct cli_pool *p, json_t *result));
 
+/* cli_call for jobs, which may be detached: by the time it returns a detached child has nobody to
+ * talk to. */
+int cli_job_call(struct cli *c, const struct cli_pool *p, const char *command, json_t *args, int fd,
+                 json_t **ret);
+
 /* progress.c */
 void cli_progress_event(struct cli *c, json_t *event);
 void cli_progress_end(struct cli *c);

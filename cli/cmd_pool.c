@@ -139,8 +139,7 @@ int cli_pool_list(struct cli *c)
     }
     struct cli_table t;
     table_init(&t, (const char *[]){"NAME", "UUID", "DEVICE"}, 3);
-    json_array_foreach(list, i, p)
-    {
+    json_array_foreach (list, i, p) {
         table_row(&t);
         table_cell(&t, 0, "%s", get_str(p, "name"));
         table_cell(&t, 1, "%s", get_str(p, "uuid"));

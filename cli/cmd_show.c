@@ -17,7 +17,9 @@ static json_t *pool_by_uuid(json_t *list, const char *uuid)
 {
     json_t *p;
     size_t i;
-    json_array_foreach(list, i, p) if (strcmp(get_str(p, "uuid"), uuid) == 0) return p;
+    json_array_foreach (list, i, p)
+        if (strcmp(get_str(p, "uuid"), uuid) == 0)
+            return p;
     return NULL;
 }
 
@@ -65,8 +67,7 @@ static int show_all(struct cli *c)
     }
     struct cli_table t;
     table_init(&t, (const char *[]){"POOL", "PATH", "OWNER"}, 3);
-    json_array_foreach(list, i, p)
-    {
+    json_array_foreach (list, i, p) {
         json_t *o = json_object_get(p, "owner");
         const char *name = get_str(p, "name");
         table_row(&t);
@@ -110,8 +111,7 @@ static void print_volumes(json_t *d)
     size_t i;
     struct cli_table t;
     table_init(&t, (const char *[]){"VOLUME", ">SIZE", ">USED", ">OWN", ">SNAPSHOTS", "STATE"}, 6);
-    json_array_foreach(json_object_get(d, "volumes"), i, v)
-    {
+    json_array_foreach (json_object_get(d, "volumes"), i, v) {
         table_row(&t);
         table_cell(&t, 0, "%s", get_str(v, "name"));
         table_cell(&t, 1, "%s", human_size(get_int(v, "size")));
@@ -131,8 +131,7 @@ static void print_snapshots(json_t *d, bool volume_too)
     size_t i;
     struct cli_table t;
     table_init(&t, (const char *[]){"SNAPSHOT", "TAKEN", ">SIZE", ">OWN", ">CLONES", ">HOLDS"}, 6);
-    json_array_foreach(json_object_get(d, "snapshots"), i, s)
-    {
+    json_array_foreach (json_object_get(d, "snapshots"), i, s) {
         table_row(&t);
         table_cell(&t, 0, "%s%s%s", volume_too ? get_str(s, "volume") : "", volume_too ? "@" : "",
                    get_str(s, "name"));
@@ -199,14 +198,14 @@ static void print_doors(json_t *d)
 {
     json_t *door, *client;
     size_t i, k;
-    json_array_foreach(json_object_get(d, "doors"), i, door)
-    {
+    json_array_foreach (json_object_get(d, "doors"), i, door) {
         line("door", "%s %s%s", get_str(door, "kind"), get_str(door, "address"),
              get_bool(door, "read_only") ? " (read-only)" : "");
-        json_array_foreach(json_object_get(door, "clients"), k, client) line(
-            "  client", "%s on \"%s\"%s, read %s, written %s", get_str(client, "peer"),
-            get_str(client, "export"), get_bool(client, "read_only") ? " (read-only)" : "",
-            human_size(get_int(client, "read_bytes")), human_size(get_int(client, "write_bytes")));
+        json_array_foreach (json_object_get(door, "clients"), k, client)
+            line("  client", "%s on \"%s\"%s, read %s, written %s", get_str(client, "peer"),
+                 get_str(client, "export"), get_bool(client, "read_only") ? " (read-only)" : "",
+                 human_size(get_int(client, "read_bytes")),
+                 human_size(get_int(client, "write_bytes")));
     }
 }
 
@@ -256,8 +255,9 @@ static void print_volume(json_t *v, json_t *props)
         line("origin", "%s%s%s (depth %d)", get_str(v, "origin_volume"),
              *get_str(v, "origin_snapshot") ? "@" : "", get_str(v, "origin_snapshot"),
              (int)get_int(v, "depth"));
-    json_object_foreach(props, key, value) if (strcmp(key, "read-only") != 0)
-        line(key, "%s", json_string_value(value));
+    json_object_foreach (props, key, value)
+        if (strcmp(key, "read-only") != 0)
+            line(key, "%s", json_string_value(value));
 }
 
 static void print_snapshot(json_t *s)
@@ -335,9 +335,12 @@ static void tree_clones(struct tree *t, const char *volume, const char *snapshot
 {
     json_t *v, *last = NULL;
     size_t i;
-    json_array_foreach(t->volumes, i, v) if (is_clone_of(v, volume, snapshot)) last = v;
-    json_array_foreach(t->volumes, i, v) if (is_clone_of(v, volume, snapshot))
-        tree_volume(t, v, prefix, v == last ? "└─ " : "├─ ", v == last ? "   " : "│  ");
+    json_array_foreach (t->volumes, i, v)
+        if (is_clone_of(v, volume, snapshot))
+            last = v;
+    json_array_foreach (t->volumes, i, v)
+        if (is_clone_of(v, volume, snapshot))
+            tree_volume(t, v, prefix, v == last ? "└─ " : "├─ ", v == last ? "   " : "│  ");
 }
 
 static void tree_volume(struct tree *t, json_t *v, const char *prefix, const char *branch,
@@ -353,10 +356,12 @@ static void tree_volume(struct tree *t, json_t *v, const char *prefix, const cha
     t->depth++;
     bool live_clones = false;
     json_t *w;
-    json_array_foreach(t->volumes, i, w) live_clones |= is_clone_of(w, name, "");
-    json_array_foreach(t->snapshots, i, s) if (strcmp(get_str(s, "volume"), name) == 0) last = s;
-    json_array_foreach(t->snapshots, i, s)
-    {
+    json_array_foreach (t->volumes, i, w)
+        live_clones |= is_clone_of(w, name, "");
+    json_array_foreach (t->snapshots, i, s)
+        if (strcmp(get_str(s, "volume"), name) == 0)
+            last = s;
+    json_array_foreach (t->snapshots, i, s) {
         if (strcmp(get_str(s, "volume"), name) != 0)
             continue;
         bool end = s == last && !live_clones;
@@ -380,13 +385,14 @@ static bool has_origin(struct tree *t, json_t *v)
     if (!*volume || strcmp(volume, get_str(v, "name")) == 0)
         return false;
     if (!*snapshot) {
-        json_array_foreach(t->volumes, i,
-                           o) if (strcmp(get_str(o, "name"), volume) == 0) return true;
+        json_array_foreach (t->volumes, i, o)
+            if (strcmp(get_str(o, "name"), volume) == 0)
+                return true;
         return false;
     }
-    json_array_foreach(t->snapshots, i,
-                       o) if (strcmp(get_str(o, "volume"), volume) == 0 &&
-                              strcmp(get_str(o, "name"), snapshot) == 0) return true;
+    json_array_foreach (t->snapshots, i, o)
+        if (strcmp(get_str(o, "volume"), volume) == 0 && strcmp(get_str(o, "name"), snapshot) == 0)
+            return true;
     return false;
 }
 
@@ -402,7 +408,9 @@ int cli_tree(struct cli *c)
     if (c->json)
         cli_json(c, json_pack("{s:O, s:O}", "volumes", t.volumes, "snapshots", t.snapshots));
     else
-        json_array_foreach(t.volumes, i, v) if (!has_origin(&t, v)) tree_volume(&t, v, "", "", "");
+        json_array_foreach (t.volumes, i, v)
+            if (!has_origin(&t, v))
+                tree_volume(&t, v, "", "", "");
     json_decref(d);
     cli_pool_done(&p);
     return 0;
@@ -424,14 +432,12 @@ int cli_du(struct cli *c)
     } else {
         struct cli_table t;
         table_init(&t, (const char *[]){"NAME", ">USED", ">OWN"}, 3);
-        json_array_foreach(volumes, i, v)
-        {
+        json_array_foreach (volumes, i, v) {
             table_row(&t);
             table_cell(&t, 0, "%s", get_str(v, "name"));
             table_cell(&t, 1, "%s", human_size(get_int(v, "referenced")));
             table_cell(&t, 2, "%s", human_size(get_int(v, "exclusive")));
-            json_array_foreach(snapshots, k, s)
-            {
+            json_array_foreach (snapshots, k, s) {
                 if (strcmp(get_str(s, "volume"), get_str(v, "name")) != 0)
                     continue;
                 table_row(&t);

@@ -133,7 +133,8 @@ static int print_properties(struct cli *c, json_t *props)
             printf("%s=%s\n", c->args[i], get_str(props, c->args[i]));
         return 0;
     }
-    json_object_foreach(props, key, value) printf("%s=%s\n", key, json_string_value(value));
+    json_object_foreach (props, key, value)
+        printf("%s=%s\n", key, json_string_value(value));
     return 0;
 }
 

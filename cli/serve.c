@@ -99,7 +99,8 @@ static void print_ready(struct cli *c, struct vd_owner *o)
         free(text);
         json_decref(v);
     } else {
-        json_array_foreach(doors, i, d) printf("ready: %s\n", get_str(d, "uri"));
+        json_array_foreach (doors, i, d)
+            printf("ready: %s\n", get_str(d, "uri"));
     }
     fflush(stdout);
     json_decref(doors);

@@ -190,7 +190,8 @@ int vd_names_list(vd_pool_entry_fn *fn, void *arg, struct vd_error *err)
     if (!names)
         r = vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     else
-        json_object_foreach(pools, name, value) names[n++] = name;
+        json_object_foreach (pools, name, value)
+            names[n++] = name;
     if (n)
         qsort(names, n, sizeof(*names), by_name);
     for (size_t i = 0; i < n && r == 0; i++) {

@@ -331,8 +331,7 @@ static int left_each(struct vd_owner *o, left_fn *fn, void *arg)
     size_t i;
     int r = vd_store_volumes(o->store, left_name, names);
     if (r == 0)
-        json_array_foreach(names, i, name)
-        {
+        json_array_foreach (names, i, name) {
             json_t *mark = NULL;
             r = vd_store_props(o->store, json_string_value(name), left_prop, &mark, NULL);
             if (r == -ENOENT)

@@ -230,8 +230,7 @@ int request_volume_set(struct vd_call *call, json_t **ret, struct vd_error *err)
         return r;
     if (!json_is_object(props))
         return request_bad(err, "properties");
-    json_object_foreach(props, name, value)
-    {
+    json_object_foreach (props, name, value) {
         if (!json_is_string(value) && !json_is_null(value))
             return request_bad(err, name);
         r = vd_store_prop_set(call->owner->store, t.volume, name, json_string_value(value), err);
