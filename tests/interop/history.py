@@ -14,7 +14,7 @@ import wire  # noqa: E402
 MIB = 1 << 20
 SIZE = 12 * MIB
 VOLUMES, SNAPSHOTS = 4, 8
-TIGHT = 56 * MIB  # so small a pool that space has to be won back by cleaning
+TIGHT = 40 * MIB  # so small a pool that space has to be won back by cleaning
 
 
 class Differs(Exception):

@@ -315,6 +315,17 @@ static int make(const char *kind)
     } else if (!strcmp(kind, "half-operation")) {
         write_blocks(1, 1, 'B', OD_RECORD_COMMIT);
         write_blocks(2, 2, 'x', 0);
+    } else if (!strcmp(kind, "reused")) {
+        /* What lay where the next record's payload will lie was moved away: old news by then. */
+        struct vd_entry e = {.type = VD_ENTRY_RELOCATE,
+                             .branch = 1,
+                             .lba = 40,
+                             .blocks = 1,
+                             .addr = {lg.seg, (lg.block + 2) * VD_SECTORS_PER_BLOCK},
+                             .to = {7, 0},
+                             .born = 1};
+        record(&e, 1, OD_RECORD_COMMIT, 0);
+        write_blocks(1, 1, 'B', OD_RECORD_COMMIT);
     } else if (!strcmp(kind, "newer-root")) {
         root.counter++;
         write_blocks(1, 1, 'B', OD_RECORD_COMMIT);
