@@ -79,6 +79,14 @@ static void store_release(void *ctx, const struct node_ptr *ptr)
 
     if (!n->live)
         fail_msg("a node was released twice");
+    unsigned fail_later = fail_alloc;
+    fail_alloc = 0;
+    if (s->dead_count == s->dead_room) {
+        s->dead_room = VD_MAX(s->dead_room * 2, (size_t)1024);
+        s->dead = realloc(s->dead, s->dead_room * sizeof(*s->dead));
+    }
+    s->dead[s->dead_count++] = (size_t)(n - s->node);
+    fail_alloc = fail_later;
     n->live = false;
     s->live--;
     s->releases++;
@@ -105,16 +113,19 @@ void store_done(struct node_store *s)
         free(s->node[i].copy[1]);
     }
     free(s->node);
+    free(s->dead);
     memset(s, 0, sizeof(*s));
 }
 
 void store_reclaim(struct node_store *s)
 {
-    for (size_t i = 0; i < s->count; i++)
-        for (unsigned c = 0; c < 2 && !s->node[i].live; c++) {
-            free(s->node[i].copy[c]);
-            s->node[i].copy[c] = NULL;
+    while (s->dead_count > 0) {
+        struct stored_node *n = &s->node[s->dead[--s->dead_count]];
+        for (unsigned c = 0; c < 2 && !n->live; c++) {
+            free(n->copy[c]);
+            n->copy[c] = NULL;
         }
+    }
 }
 
 void store_mark(const struct node_store *s, struct store_mark *ret)
@@ -132,6 +143,7 @@ void store_unmark(struct store_mark *mark)
 
 void store_restore(struct node_store *s, struct store_mark *mark)
 {
+    s->dead_count = 0;
     while (s->count > mark->count) {
         s->count--;
         free(s->node[s->count].copy[0]);

@@ -14,6 +14,7 @@ struct stored_node {
 struct node_store {
     struct stored_node *node;
     size_t count, room, live;
+    size_t *dead, dead_count, dead_room; /* released since the last store_reclaim */
     size_t reads, writes, releases, bad;
     size_t fail_read, fail_write; /* number of the call, from now, that fails; 0 = none */
     bool fail_on; /* and all reads after it */

@@ -266,6 +266,42 @@ static void test_no_memory(void **state)
     stop();
 }
 
+/* A block rewritten after each of thousands of snapshots, with trims in between. */
+static void test_many_epochs(void **state)
+{
+    enum { TURNS = 4000 };
+    struct vd_run run = {.lba = 37, .blocks = 2, .type = VD_RUN_DATA};
+    struct overlay_span s;
+    static struct cell_view v;
+
+    start(0);
+    for (uint64_t e = 1; e <= TURNS; e++) {
+        run.born = e;
+        run.type = e % 8 ? VD_RUN_DATA : VD_RUN_ZERO;
+        run.lba = e % 16 ? 37 : 0;
+        run.blocks = e % 16 ? 2 : 1 << 20; /* a coarse piece */
+        run.addr.sector = (uint32_t)e * 16;
+        assert_int_equal(overlay_apply(ov, 1, &run), 0);
+    }
+    for (uint64_t e = 1; e <= TURNS + 1; e++) {
+        uint64_t at = VD_MIN(e, (uint64_t)TURNS);
+        v = (struct cell_view){.want = 1 << 6};
+        overlay_view(ov, 1, 1, e, &v);
+        assert_true(v.known == 1 << 6 && v.b[6].born == at);
+        assert_int_equal(v.b[6].type, at % 8 ? VD_RUN_DATA : VD_RUN_ZERO);
+        assert_true(at % 8 == 0 || v.b[6].addr.sector == at * 16 + 8);
+    }
+    struct overlay_pos *pos = overlay_seek(ov, 1, 32);
+    assert_true(overlay_next(pos, &s));
+    assert_true(s.lba == 32 && s.blocks == 32 && s.count == TURNS);
+    for (unsigned i = 0; i < s.count; i++)
+        assert_int_equal(s.versions[i].born, i + 1);
+    assert_true(overlay_next(pos, &s));
+    assert_true(s.lba == 64 && s.blocks > 32 && s.count == TURNS / 16);
+    overlay_pos_free(pos);
+    stop();
+}
+
 static void test_refused(void **state)
 {
     struct vd_run run = {.lba = 31, .blocks = 2, .born = 5, .type = VD_RUN_DATA};
@@ -433,11 +469,11 @@ static void test_clip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random),      cmocka_unit_test(test_seek),
-        cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_long_zero),   cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_relocations), cmocka_unit_test(test_view_add),
-        cmocka_unit_test(test_clip),
+        cmocka_unit_test(test_random),    cmocka_unit_test(test_seek),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_many_epochs),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_long_zero),
+        cmocka_unit_test(test_memory),    cmocka_unit_test(test_relocations),
+        cmocka_unit_test(test_view_add),  cmocka_unit_test(test_clip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

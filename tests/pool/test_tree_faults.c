@@ -265,10 +265,13 @@ static void test_touch(void **state)
     assert_int_equal(tree_walk(f, TREE_HEAD, &root, pick_node, &every), 0);
     qsort(pick, picks, sizeof(pick[0]), picked_cmp);
     uint64_t entries = root.entries;
+    for (unsigned i = 0; i < picks; i++) {
+        forget_cache();
+        assert_int_equal(named(&pick[i]), 1);
+    }
     assert_int_equal(tree_writer_new(f, TREE_HEAD, &root, 1, 2, &w), 0);
     for (unsigned i = 0; i < picks; i++) {
         struct tree_key key;
-        assert_int_equal(named(&pick[i]), 1);
         for (unsigned k = 0; k < 4; k++)
             key.w[k] = vd_get64(pick[i].node->first.w[k]);
         assert_int_equal(tree_writer_touch(w, &key, pick[i].level), 0);
@@ -287,7 +290,117 @@ static void test_touch(void **state)
     assert_int_equal(named(&pick[0]), 0);
     pick[1].node->tree = TREE_CATALOG;
     assert_int_equal(named(&pick[1]), 0);
+    pick[1].node->tree = TREE_COUNT;
+    assert_int_equal(named(&pick[1]), 0);
     picks_free();
+    stop();
+}
+
+/* Only one old subtree stays: it is the new tree, and is not even read but for its top. */
+static void test_shrink(void **state)
+{
+    static struct tree_entry e;
+    struct tree_root root;
+    struct tree_writer *w;
+    struct tree_key from, to;
+    uint64_t kept = 0;
+
+    start();
+    merge_random(100000, 1 << 20, 1);
+    root = *forest_root(f, TREE_HEAD);
+    assert_int_equal(root.height, 3);
+    int copy;
+    const struct od_node *top = (void *)store_at(&store, root.ptr.copy[0], &copy)->copy[0];
+    node_child(top, node_count(top) / 2, &from, NULL);
+    node_child(top, node_count(top) / 2 + 1, &to, NULL);
+    assert_int_equal(tree_writer_new(f, TREE_HEAD, &root, 1, 2, &w), 0);
+    while (tree_writer_peek_below(w, &from, &e) == 0)
+        tree_writer_take(w);
+    assert_int_equal(tree_writer_seek(w, &to), 0);
+    while (tree_writer_peek(w, &e) == 0)
+        tree_writer_take(w);
+    size_t writes = store.writes;
+    assert_int_equal(tree_writer_finish(w, &root), 0);
+    forest_set_root(f, TREE_HEAD, &root);
+    store_reclaim(&store);
+    assert_true(root.height == 2 && store.writes == writes);
+    assert_int_equal(store.live, root.nodes);
+    static struct tree_cursor c;
+    tree_cursor_init(&c, f, TREE_HEAD, &(struct tree_key){{0}});
+    for (; tree_cursor_next(&c, &e) == 0; kept++)
+        assert_true(e.key.w[1] >= from.w[1] && e.key.w[1] < to.w[1]);
+    assert_int_equal(kept, root.entries);
+    stop();
+}
+
+/* ---- misuse ---- */
+
+static struct store_mark before_misuse;
+
+static struct tree_writer *misused(void)
+{
+    struct tree_writer *w;
+    store_restore(&store, &before_misuse);
+    assert_int_equal(tree_writer_new(f, TREE_HEAD, forest_root(f, TREE_HEAD), 1, 2, &w), 0);
+    return w;
+}
+
+/* Always -EINVAL, nothing published: never a tree that a reader would refuse. */
+static void test_misuse(void **state)
+{
+    static struct tree_entry e;
+    static const uint64_t lba[3] = {100, 200, 300};
+    struct tree_root root;
+
+    start();
+    assert_int_equal(merge_blocks(lba, 3, 1, &root), 0);
+    forest_set_root(f, TREE_HEAD, &root);
+    store_mark(&store, &before_misuse);
+
+    struct tree_writer *w = misused();
+    assert_int_equal(tree_writer_put(w, one_block(200, 2)), -EINVAL); /* there is one */
+    assert_int_equal(tree_writer_finish(w, &root), -EINVAL);
+    w = misused();
+    assert_int_equal(tree_writer_put(w, one_block(250, 2)), 0);
+    assert_int_equal(tree_writer_put(w, one_block(250, 2)), -EINVAL);
+    assert_int_equal(tree_writer_seek(w, &TREE_KEY_MAX), -EINVAL); /* it sticks */
+    assert_int_equal(tree_writer_finish(w, &root), -EINVAL);
+    w = misused();
+    assert_int_equal(tree_writer_seek(w, &(struct tree_key){{1, 150, 0, 0}}), 0);
+    assert_int_equal(tree_writer_put(w, one_block(50, 2)), -EINVAL); /* behind */
+    assert_int_equal(tree_writer_finish(w, &root), -EINVAL);
+    w = misused();
+    assert_int_equal(tree_writer_seek(w, &(struct tree_key){{1, 150, 0, 0}}), 0);
+    assert_int_equal(tree_writer_seek(w, &(struct tree_key){{1, 149, 0, 0}}), -EINVAL);
+    assert_int_equal(tree_writer_keep(w), -EINVAL);
+    tree_writer_take(w);
+    assert_int_equal(tree_writer_finish(w, &root), -EINVAL);
+    w = misused();
+    tree_writer_take(w); /* nothing was peeked */
+    assert_int_equal(tree_writer_finish(w, &root), -EINVAL);
+    w = misused();
+    assert_int_equal(tree_writer_keep(w), -EINVAL);
+    tree_writer_abort(w);
+    w = misused();
+    assert_int_equal(tree_writer_seek(w, &TREE_KEY_MAX), 0);
+    assert_int_equal(tree_writer_peek(w, &e), -ENOENT);
+    assert_int_equal(tree_writer_put(w, one_block(400, 2)), -EINVAL);
+    tree_writer_abort(w);
+    w = misused(); /* runs that overlap */
+    e = *one_block(210, 2);
+    e.run.blocks = 10;
+    assert_int_equal(tree_writer_put(w, &e), 0);
+    assert_int_equal(tree_writer_put(w, one_block(215, 2)), 0);
+    assert_int_equal(tree_writer_finish(w, &root), -EINVAL);
+    w = misused(); /* a run that leaves its cell */
+    e = *one_block(210, 2);
+    e.run.blocks = 32;
+    assert_int_equal(tree_writer_put(w, &e), -EINVAL);
+    tree_writer_abort(w);
+    tree_writer_abort(NULL);
+    store_unmark(&before_misuse);
+    root.height = 100;
+    assert_int_equal(tree_writer_new(f, TREE_HEAD, &root, 1, 2, &w), -EUCLEAN);
     stop();
 }
 
@@ -715,7 +828,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packing),    cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_touch),      cmocka_unit_test(test_write_fails),
+        cmocka_unit_test(test_touch),      cmocka_unit_test(test_shrink),
+        cmocka_unit_test(test_misuse),     cmocka_unit_test(test_write_fails),
         cmocka_unit_test(test_read_fails), cmocka_unit_test(test_alloc_fails),
         cmocka_unit_test(test_flips),      cmocka_unit_test(test_walk_damage),
         cmocka_unit_test(test_misplaced),  cmocka_unit_test(test_mutations),
