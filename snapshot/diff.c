@@ -129,6 +129,7 @@ static int tree_ranges(struct snap_store *s, uint64_t branch, uint64_t lo, uint6
 /* A branch that a view comes from, and the epochs of it that matter: (lo, hi]. */
 struct step {
     uint64_t branch, lo, hi;
+    bool absorbing; /* what it shows is in part still the next one's */
 };
 struct steps {
     struct step *v;
@@ -144,7 +145,7 @@ static int steps_of(struct view view, struct steps *ret)
     if (!ret->v)
         return -ENOMEM;
     for (const struct branch *b = view.branch; b; b = b->parent) {
-        ret->v[ret->n++] = (struct step){b->id, 0, view.epoch};
+        ret->v[ret->n++] = (struct step){b->id, 0, view.epoch, b->absorbing};
         view.epoch = VD_MIN(view.epoch, b->origin);
     }
     return 0;
@@ -157,11 +158,15 @@ static void steps_meet(struct steps *a, struct steps *b)
         for (size_t k = 0; k < b->n; k++) {
             if (a->v[i].branch != b->v[k].branch)
                 continue;
-            uint64_t x = a->v[i].hi, y = b->v[k].hi;
-            a->v[i].lo = VD_MIN(x, y);
-            a->v[i].hi = VD_MAX(x, y);
-            a->n = i + 1;
+            a->n = i;
             b->n = k;
+            struct step *p;
+            do {
+                uint64_t x = a->v[a->n].hi, y = b->v[k++].hi;
+                p = &a->v[a->n++];
+                p->lo = VD_MIN(x, y);
+                p->hi = VD_MAX(x, y);
+            } while (p->absorbing);
             return;
         }
     }
@@ -174,6 +179,7 @@ struct diff {
     struct ranges ranges;
     uint64_t blocks; /* of `to` */
     uint64_t size;
+    uint64_t part; /* the block that `to` holds more of than `from`; UINT64_MAX: none */
     vd_diff_fn *fn;
     void *arg;
     struct vd_extent pending;
@@ -262,12 +268,15 @@ static int cells_load(struct diff *d, uint64_t cell)
     }
 }
 
-static bool blocks_same(const struct diff *d, unsigned i)
+/* Block `lba`, which is the i-th of the cell loaded. */
+static bool blocks_same(const struct diff *d, uint64_t lba, unsigned i)
 {
     bool a_zero = d->nothing || d->a.b[i].type == VD_RUN_ZERO;
     bool b_zero = d->b.b[i].type == VD_RUN_ZERO;
     if (a_zero || b_zero)
         return a_zero && b_zero;
+    if (lba == d->part)
+        return false; /* one block, cut off at different places */
     return vd_addr_equal(d->a.b[i].addr, d->b.b[i].addr); /* of one moment: see cells_load */
 }
 
@@ -275,17 +284,17 @@ static bool blocks_same(const struct diff *d, unsigned i)
 static int cell_compare(struct diff *d, uint64_t lba, uint64_t end, bool *zero)
 {
     uint32_t differ = 0;
+    uint64_t first = VD_ROUND_DOWN(lba, CELL);
     int r = cells_load(d, lba / CELL);
 
     if (r < 0)
         return r;
     *zero = true;
     for (unsigned i = 0; i < VD_CELL_BLOCKS; i++) {
-        bool same = blocks_same(d, i);
+        bool same = blocks_same(d, first + i, i);
         differ |= (uint32_t)!same << i;
         *zero = *zero && same && d->b.b[i].type == VD_RUN_ZERO;
     }
-    uint64_t first = VD_ROUND_DOWN(lba, CELL);
     for (; r == 0 && lba < end; lba++)
         if (differ >> (lba - first) & 1)
             r = block_differs(d, lba, d->b.b[lba - first].type == VD_RUN_ZERO ? VD_EXTENT_ZERO : 0);
@@ -316,6 +325,11 @@ static int diff_run(struct diff *d)
     int r = diff_gather(d);
     d->size = view_of(d->to).size;
     d->blocks = VD_DIV_UP(d->size, VD_BLOCK);
+    uint64_t from = d->nothing ? 0 : view_of(d->from).size;
+    d->part = from % VD_BLOCK && from < d->size ? from / VD_BLOCK : UINT64_MAX;
+    if (r == 0 && d->part != UINT64_MAX)
+        r = ranges_add(&d->ranges, d->part, d->part + 1);
+    ranges_sort(&d->ranges);
     for (size_t i = 0; r == 0 && i < d->ranges.n; i++)
         r = range_compare(d, d->ranges.v[i].lba, VD_MIN(d->ranges.v[i].end, d->blocks));
     return r == 0 ? pending_flush(d) : r;
