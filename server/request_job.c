@@ -55,7 +55,7 @@ static int wait_one(struct vd_call *call, struct vd_job *job, json_t **ret, stru
 int request_job_wait(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
     struct vd_owner *o = call->owner;
-    unsigned id;
+    unsigned id = 0;
     if (json_object_get(call->args, "id")) {
         int r = job_id(call, &id, err);
         if (r < 0)
@@ -112,7 +112,7 @@ static int cancel_left(struct vd_owner *o, unsigned id, json_t **ret, struct vd_
 
 int request_job_cancel(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
-    unsigned id;
+    unsigned id = 0;
     int r = job_id(call, &id, err);
     if (r < 0)
         return r;
