@@ -118,6 +118,8 @@ def main():
         problem = "the letter is not what it was"
     except (GuestError, VdiskError, subprocess.TimeoutExpired) as error:
         good, problem = False, error
+    except KeyboardInterrupt:
+        good, problem = False, "interrupted"
     finally:
         for thing in reversed(box):
             thing.__exit__()
