@@ -61,7 +61,6 @@ int check_marked(struct check *k, const struct vd_run *run)
     if (b->into) { /* its marks have gone ahead */
         if (epoch > b->into->origin)
             return 0;
-        epoch = b->into->origin;
         b = b->into;
     }
     uint64_t end = interval_end(b, epoch);

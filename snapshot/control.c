@@ -178,7 +178,10 @@ static int shrink(struct snap_store *s, struct volume *v, uint64_t size, struct 
 static int grow(struct snap_store *s, struct volume *v, uint64_t size, struct vd_error *err)
 {
     struct txn t;
-    int r = volume_clear_tail(s, v);
+    int r = 0;
+#ifndef VD_PLANT_RESIZE_TAIL
+    r = volume_clear_tail(s, v);
+#endif
     if (r < 0)
         return vd_fail_at(err, r, "clearing what lies behind the end of \"%s\"", v->rec.name);
     struct volume_rec rec = v->rec;

@@ -54,7 +54,9 @@ static uint64_t fold_end(const struct fold_run *f)
 static int sources_advance(struct sweep *sw)
 {
     struct mbranch *b = sw->b;
-    while (has_span(sw) && sw->mg->span.lba + sw->mg->span.blocks <= sw->pos) {
+    /* Of a branch that goes, only the places its runs were moved to or from matter. */
+    while (has_span(sw) && (sw->mg->span.lba + sw->mg->span.blocks <= sw->pos ||
+                            (!b->needed && !sw->mg->span.relocations))) {
         int r = span_next(sw->mg);
         if (r < 0)
             return r;
@@ -110,7 +112,8 @@ static void sources_here(struct sweep *sw)
     if (sw->fold < b->fold.count) {
         const struct fold_run *f = &b->fold.run[sw->fold];
         sw->fold_long = f->lba <= sw->pos && fold_end(f) >= cell_end;
-        sw->fold_long = sw->fold_long && f->type == VD_RUN_ZERO;
+        sw->fold_long =
+            sw->fold_long && f->type == VD_RUN_ZERO && sw->nfold == 1 && f->died == VD_EPOCH_MAX;
         event_at(sw, VD_ROUND_DOWN(f->lba, CELL));
         event_at(sw, VD_ROUND_DOWN(fold_end(f), CELL));
     }
@@ -281,12 +284,11 @@ static int branch_merge(struct merge *mg, struct mbranch *b)
     struct sweep sw = {.mg = mg, .b = b};
     int r = 0;
 
-    while (mg->has_span && r == 0 &&
-           (mg->span.branch < b->id || (mg->span.branch == b->id && !b->needed)))
-        r = span_next(mg); /* of branches that are gone, or about to go */
+    while (mg->has_span && r == 0 && mg->span.branch < b->id)
+        r = span_next(mg); /* of branches that are gone */
     if (r == 0 && (!b->needed || b->into))
         r = branch_whole(&sw);
-    while (r == 0 && sw.pos != NOWHERE && b->needed) {
+    while (r == 0 && sw.pos != NOWHERE) {
         r = sources_advance(&sw);
         if (r < 0)
             break;

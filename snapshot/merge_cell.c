@@ -47,6 +47,9 @@ int run_in(struct merge *mg, const struct mbranch *b, const struct vd_run *run)
  * something else had left before. */
 static struct vd_addr addr_now(const struct merge *mg, struct vd_addr a)
 {
+#ifdef VD_PLANT_RELOCATION_LOST
+    return a;
+#endif
     struct vd_addr to;
     return overlay_moved(mg->m->frozen, a, &to) ? to : a;
 }
@@ -68,8 +71,9 @@ static int vers_room(struct merge *mg, size_t more)
     return 0;
 }
 
-/* The part of the run inside the cell, block by block. */
-static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, uint8_t src)
+/* The part of the run inside the cell, block by block. stored: a tree names its address. */
+static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, uint8_t src,
+                   bool stored)
 {
     uint64_t first = cell * VD_CELL_BLOCKS;
     uint64_t from = VD_MAX(first, run->lba), end = VD_MIN(first + VD_CELL_BLOCKS, vd_run_end(run));
@@ -86,7 +90,7 @@ static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, ui
         };
         if (run->type == VD_RUN_DATA) {
             v->addr = vd_addr_plus(run->addr, lba - run->lba);
-            if (src != SRC_OVERLAY)
+            if (stored)
                 v->addr = addr_now(mg, v->addr);
             v->csum = run->csum[lba - run->lba];
         }
@@ -106,7 +110,7 @@ static int take_old(struct merge *mg, const struct cell_job *job)
         if (r == 0)
             r = run_out(mg, b, run);
         if (r == 0)
-            r = explode(mg, job->cell, run, SRC_HISTORY);
+            r = explode(mg, job->cell, run, SRC_HISTORY, true);
     }
     r = r == -ENOENT ? 0 : r;
     while (job->head && r == 0) {
@@ -116,7 +120,7 @@ static int take_old(struct merge *mg, const struct cell_job *job)
             r = run_out(mg, b, run);
         }
         if (r == 0)
-            r = explode(mg, job->cell, run, SRC_HEAD);
+            r = explode(mg, job->cell, run, SRC_HEAD, true);
     }
     return r == -ENOENT ? 0 : r;
 }
@@ -131,15 +135,15 @@ static int take_new(struct merge *mg, const struct cell_job *job)
         *run = (struct vd_run){.lba = f->lba,
                                .blocks = f->blocks,
                                .born = f->born,
-                               .died = VD_EPOCH_MAX,
+                               .died = f->died,
                                .type = f->type,
                                .addr = f->addr};
         if (f->type == VD_RUN_DATA)
             memcpy(run->csum, job->b->fold.csum + f->csum, f->blocks * sizeof(run->csum[0]));
-        r = explode(mg, job->cell, run, SRC_HEAD);
+        r = explode(mg, job->cell, run, SRC_HEAD, false);
     }
     for (unsigned i = 0; r == 0 && job->span && i < job->span->count; i++)
-        r = explode(mg, job->cell, &job->span->versions[i], SRC_OVERLAY);
+        r = explode(mg, job->cell, &job->span->versions[i], SRC_OVERLAY, false);
     return r;
 }
 
@@ -334,15 +338,15 @@ int fold_add(struct fold_buf *f, const struct vd_run *run)
         f->csum = v;
         f->csum_room = room;
     }
-    f->run[f->count++] =
-        (struct fold_run){run->lba, run->blocks, run->born, run->type, run->addr, f->csums};
+    f->run[f->count++] = (struct fold_run){run->lba,  run->blocks, run->born, run->died,
+                                           run->type, run->addr,   f->csums};
     if (csums)
         memcpy(f->csum + f->csums, run->csum, csums * sizeof(run->csum[0]));
     f->csums += csums;
     return 0;
 }
 
-/* What the child's origin shows goes to the child, all else falls out. */
+/* What the child's origin shows, or a name that went ahead to the child needs, goes there. */
 static int move_out(struct merge *mg, const struct cell_job *job)
 {
     struct mbranch *child = job->sweep;
@@ -351,11 +355,15 @@ static int move_out(struct merge *mg, const struct cell_job *job)
 
     for (size_t i = 0; i < mg->nver; i++) {
         struct ver *v = &mg->ver[i];
-        if (v->born <= child->origin && child->origin < v->died && first + v->blk < child->limit) {
-            v->died = VD_EPOCH_MAX;
-            mg->order[n++] = v;
-        }
+        if (v->died == v->born || first + v->blk >= child->limit ||
+            !version_needed(job->b, v->born, v->died))
+            continue;
+        if (v->died > child->origin)
+            v->died = VD_EPOCH_MAX; /* until the child's first */
+        mg->order[n++] = v;
     }
+    if (n > 1)
+        qsort(mg->order, n, sizeof(struct ver *), by_died);
     for (size_t i = 0; i < n;) {
         i += assemble(mg, job->cell, mg->order + i, n - i);
         int r = fold_add(&child->fold, &mg->run);

@@ -6,10 +6,11 @@
  * Invariants:
  *  1 What is needed and kept follows from who points at what, and is worked out anew each time: no
  *    operation has to log it, and a crash loses nothing of it.
- *  2 A fold of p into its only child c repoints the names on (p, E), E being c's origin, to (c, E)
- * in memory at freeze and in the tree with the merge. Both show the same whenever neither is
- * written at or below E, which is always: so it does not matter to a log replayed from an older
- * root. 3 Neither suspends.
+ *  2 A fold of p into its only child c, whose origin no kept epoch of p is above, repoints the
+ *    names on (p, e) to (c, e): in memory at freeze, in the tree with the merge. c holds nothing of
+ *    its own at or below its origin, so both always show the same: it does not matter to a log that
+ *    is replayed from an older root.
+ *  3 Neither suspends.
  */
 #include "snapshot/merge_priv.h"
 
@@ -38,7 +39,9 @@ static void flags_update(struct catalog *c)
         if (!b->needed || !b->parent)
             continue;
         b->parent->needed = true;
+#ifndef VD_PLANT_DELETE_FREES_CLONE
         branch_retained(b->parent, b->origin)->kept = true;
+#endif
     }
 }
 
@@ -56,8 +59,8 @@ static bool fold_wanted(const struct branch *b)
     if (!b->parent && !vd_list_empty(&b->snapshots))
         return false;
     for (unsigned i = 0; i < b->nret; i++)
-        if (b->ret[i].kept && b->ret[i].epoch != child->origin)
-            return false;
+        if (b->ret[i].kept && b->ret[i].epoch > child->origin)
+            return false; /* it went on after the child left */
     vd_list_each (it, &b->snapshots) {
         const struct snapshot *sn = vd_container_of(it, struct snapshot, in_branch);
         if (VD_DIV_UP(sn->rec.size, VD_BLOCK) > child->limit)
@@ -99,8 +102,7 @@ static int fold_begin(struct snap_store *s, struct branch *p)
     uint8_t buf[CATALOG_VALUE_ROOM];
 
     /* All memory first. */
-    if (!branch_alias(&s->cat, p) ||
-        (!vd_list_empty(&p->snapshots) && !branch_retain(c, c->origin)))
+    if (!branch_alias(&s->cat, p))
         return -ENOMEM;
     vd_list_each (it, &p->snapshots) {
         const struct snapshot *sn = vd_container_of(it, struct snapshot, in_branch);
@@ -108,6 +110,8 @@ static int fold_begin(struct snap_store *s, struct branch *p)
         rec.branch = c->id;
         uint64_t key[3] = {CATALOG_SNAPSHOT, sn->id, 0};
         int r = map3_put_bytes(&s->dirty, key, buf, snapshot_encode(&rec, buf));
+        if (r == 0 && !branch_retain(c, rec.epoch))
+            r = -ENOMEM;
         if (r < 0)
             return r;
     }
@@ -144,7 +148,7 @@ static void retained_drop(struct branch *b)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < b->nret; i++)
-        if (b->ret[i].kept || b->ret[i].recorded)
+        if (b->ret[i].kept || b->ret[i].recorded || b->into) /* a fold's names have gone ahead */
             b->ret[n++] = b->ret[i];
     b->nret = n;
 }

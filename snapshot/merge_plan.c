@@ -40,6 +40,11 @@ bool version_needed(const struct mbranch *b, uint64_t born, uint64_t died)
 {
     if (!b->needed)
         return false;
+    if (b->into) { /* by the child's origin, or by a name that has gone ahead to the child */
+        uint64_t origin = b->into->origin;
+        unsigned i = epochs_ceil(b->into->keep, b->into->nkeep, born);
+        return born <= origin && (died > origin || (i < b->into->nkeep && b->into->keep[i] < died));
+    }
     if (died == VD_EPOCH_MAX)
         return b->tip || (b->nkeep && b->keep[b->nkeep - 1] >= born);
     unsigned i = epochs_ceil(b->keep, b->nkeep, born);
@@ -48,6 +53,9 @@ bool version_needed(const struct mbranch *b, uint64_t born, uint64_t died)
 
 uint64_t explicit_limit(const struct mbranch *b, uint64_t lba)
 {
+#ifdef VD_PLANT_ZERO_AS_ABSENT
+    return 0;
+#endif
     if (!b->up)
         return 0;
     if (b->absorbing && lba < b->out_fold_cursor)
@@ -294,7 +302,8 @@ static int extra_add(struct mbranch *b, uint64_t cell)
     return 0;
 }
 
-/* Cells with relocations filed under `id`, where the versions are no longer that branch's own. */
+/* Cells with relocations filed under `id`, where the versions are no longer that branch's own. Not
+ * one may be left out: the place that a run was moved from is soon in use for something else. */
 static int relocations_of(struct merge *mg, uint64_t id)
 {
     struct branch *now = catalog_resolve(&mg->s->cat, id);
@@ -302,7 +311,7 @@ static int relocations_of(struct merge *mg, uint64_t id)
     struct overlay_span span;
     int r = 0;
 
-    if (!b || !b->needed || (b->id == id && !b->into))
+    if (!b || (b->id == id && !b->into))
         return 0;
     struct overlay_pos *pos = overlay_seek(mg->m->frozen, id, 0);
     if (!pos)

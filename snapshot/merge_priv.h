@@ -23,7 +23,7 @@ struct mepoch {
 
 /* A run on its way from a folded branch to its child. */
 struct fold_run {
-    uint64_t lba, blocks, born;
+    uint64_t lba, blocks, born, died;
     enum vd_run_type type;
     struct vd_addr addr;
     size_t csum; /* index of its first */
@@ -167,7 +167,7 @@ struct cell_job {
     const struct fold_run *fold;     /* runs that come in and meet the cell */
     size_t nfold;
     bool head, history;     /* what to read of the old trees */
-    struct mbranch *sweep;  /* what is visible at its origin goes to this child ... */
+    struct mbranch *sweep;  /* what is needed goes to this child ... */
     bool drop;              /* ... or everything goes */
 };
 int merge_cell(struct merge *mg, const struct cell_job *job); /* VD_YIELDS */

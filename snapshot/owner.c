@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cleaner's question: does anything still hold these blocks, and what? A header says for whom
- * they were stored; since then the branch may have been folded, and the blocks overwritten, kept in
- * HISTORY, or moved. Suspends; answers for the moment at which it returns: HISTORY, which takes
- * loading, is read first and holds as long as the roots do, everything else is looked at afterwards
- * without suspension.
+ * The cleaner's question: does a tree still name these blocks, and as what? A header says for whom
+ * they were stored; since then the branch may have been folded, and the blocks kept in HISTORY, or
+ * moved. Whatever a tree names counts, wanted or not: the place is used again once all of that has
+ * been moved. Overlays do not matter, for none points into a segment that is being cleaned.
+ * Suspends; answers for the roots there are when it returns.
  */
 #include "snapshot/store_priv.h"
 
@@ -148,8 +148,8 @@ int owner_find(void *c, const struct pool_owner_query *q, struct vd_run *ret, in
         return -EINVAL;
     for (;;) {
         struct branch *child, *b = asked_branch(s, q->branch, &child);
-        if (!b || !branch_needed(b))
-            return 0; /* what a branch on its way out still holds is not worth moving */
+        if (!b)
+            return 0;
         uint64_t version = forest_version(pool_forest(s->pool)), id = b->id;
         uint64_t child_id = child ? child->id : 0;
         int n = owner_in(&a, id);

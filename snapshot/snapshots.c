@@ -72,6 +72,13 @@ int op_snapshot_create(struct vd_store *st, const struct vd_target *t, int n, st
             const struct volume *v = catalog_volume(&s->cat, t[i].volume);
             struct snapshot_rec rec = snapshot_now(s, v, t[i].snapshot, 0);
             txn_snapshot(&x, txn_id(&x), &rec);
+#ifdef VD_PLANT_SNAPSHOT_HALF
+            if (i + 1 < n) {
+                txn_epoch(&x);
+                txn_commit(&x, 0, err);
+                txn_init(&x, s);
+            }
+#endif
         }
         txn_epoch(&x);
         r = txn_commit(&x, 0, err);

@@ -26,7 +26,8 @@ struct seg {
     unsigned used; /* blocks */
     int64_t live, delta;
     struct hint hint[SEG_BLOCKS];
-    uint64_t last_op; /* the operation that last wrote or moved here */
+    uint64_t last_op;   /* the operation that last wrote here */
+    uint64_t victim_op; /* when it was last emptied: not again before the next root */
 };
 struct logged {
     struct logged *next;
@@ -128,6 +129,24 @@ void medium_fail_commits(struct medium *m, int err)
     m->fail_commits = err;
 }
 
+static struct seg *seg_live(struct medium *m)
+{
+    uint32_t i = FIRST_SEG;
+    while (!m->seg[i].data || !m->seg[i].live)
+        i++;
+    return &m->seg[i];
+}
+
+void medium_damage_live(struct medium *m, int by)
+{
+    seg_live(m)->live += by;
+}
+
+void medium_damage_data(struct medium *m)
+{
+    seg_live(m)->data[100] ^= 1;
+}
+
 /* ---- data segments ---- */
 
 static struct seg *seg_open(struct medium *m, unsigned blocks, uint32_t *id)
@@ -144,7 +163,9 @@ static struct seg *seg_open(struct medium *m, unsigned blocks, uint32_t *id)
         memset(m->seg + m->segs, 0, (i + 1 - m->segs) * sizeof(*m->seg));
         m->segs = i + 1;
     }
-    m->seg[i] = (struct seg){.data = vd_alloc_aligned((size_t)SEG_BLOCKS * VD_BLOCK)};
+    struct seg *s = &m->seg[i]; /* counts of what trees still name here from before stay */
+    *s = (struct seg){.live = s->live, .delta = s->delta};
+    s->data = vd_alloc_aligned((size_t)SEG_BLOCKS * VD_BLOCK);
     m->open = i;
     *id = i;
     return &m->seg[i];
@@ -430,9 +451,9 @@ struct vd_loop *pool_loop(const struct vd_pool *p)
 
 struct vd_addr pool_moved(const struct vd_pool *p, struct vd_addr a)
 {
-    bool again = true;
-    while (again)
-        again = (p->frozen && overlay_moved(p->frozen, a, &a)) || overlay_moved(p->active, a, &a);
+    if (p->frozen)
+        overlay_moved(p->frozen, a, &a);
+    overlay_moved(p->active, a, &a);
     return a;
 }
 
@@ -611,26 +632,28 @@ int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live,
     if (seg >= p->m->segs)
         return -ENOENT;
     *ret_live = (uint32_t)p->m->seg[seg].live;
-    *ret_used = p->m->seg[seg].data != NULL;
+    *ret_used = p->m->seg[seg].data || p->m->seg[seg].live;
     *ret_meta = false;
     return 0;
 }
 
 /* ---- the cleaner ---- */
 
+/* Moves one block if a tree names it: 1, else 0. */
 static int block_move(struct vd_pool *p, struct vd_addr from, struct hint h)
 {
+    struct medium *m = p->m;
     struct pool_owner_query q = {.branch = h.branch, .lba = h.lba, .blocks = 1, .addr = from};
     struct vd_run *run = malloc(VD_CELL_BLOCKS * sizeof(*run));
     uint64_t branch = 0;
     int n = p->client->owner(p->arg, &q, run, VD_CELL_BLOCKS, &branch);
-    if (n == 1) {
-        const uint8_t *data = data_at(p->m, from);
+    const uint8_t *data = data_at(m, from);
+    if (n == 1 && data) {
         assert(run->lba == h.lba && run->blocks == 1 && vd_addr_equal(run->addr, from));
         assert(vd_xxh3(data, VD_BLOCK) == run->csum[0]);
         uint8_t *copy = malloc(VD_BLOCK);
         memcpy(copy, data, VD_BLOCK);
-        p->m->ops++;
+        m->ops++;
         struct vd_entry e = {.type = VD_ENTRY_RELOCATE,
                              .branch = branch,
                              .lba = h.lba,
@@ -638,14 +661,12 @@ static int block_move(struct vd_pool *p, struct vd_addr from, struct hint h)
                              .addr = from,
                              .born = run->born};
         /* The new home says what the branch was called when it was moved. */
-        e.to = data_store(p->m, branch, h.lba, copy, 1);
+        e.to = data_store(m, branch, h.lba, copy, 1);
         free(copy);
-        p->m->seg[from.seg].last_op = p->m->ops;
-        p->m->seg[e.to.seg].last_op = p->m->ops;
         entry_log(p, &e, (struct vd_addr){0});
     }
     free(run);
-    return n < 0 ? n : 0;
+    return n;
 }
 
 int fake_clean(struct vd_pool *p, struct vd_rng *rng)
@@ -654,12 +675,28 @@ int fake_clean(struct vd_pool *p, struct vd_rng *rng)
     if (m->segs <= FIRST_SEG)
         return 0;
     uint32_t seg = FIRST_SEG + (uint32_t)vd_rng_below(rng, m->segs - FIRST_SEG);
-    int r = 0;
+    unsigned roots = p->checkpoints;
+    int64_t moved = 0;
+    int n = 0;
+    /* None that an overlay may point into. */
+    if (!m->seg[seg].data || m->seg[seg].last_op > m->root_op || m->seg[seg].victim_op > m->root_op)
+        return 0;
     if (seg == m->open)
         m->open = 0;
-    for (unsigned i = 0; r == 0 && m->seg[seg].data && i < m->seg[seg].used; i++)
-        r = block_move(p, (struct vd_addr){seg, i * VD_SECTORS_PER_BLOCK}, m->seg[seg].hint[i]);
-    return r;
+    for (unsigned i = 0; n >= 0 && roots == p->checkpoints && i < m->seg[seg].used; i++) {
+        n = block_move(p, (struct vd_addr){seg, i * VD_SECTORS_PER_BLOCK}, m->seg[seg].hint[i]);
+        moved += VD_MAX(n, 0);
+    }
+    if (n < 0)
+        return n;
+    m->seg[seg].victim_op = m->ops;
+    if (roots != p->checkpoints)
+        return 0;
+    /* All that the trees name in it must have been found. It is in use again at once. */
+    assert(moved == m->seg[seg].live);
+    free(m->seg[seg].data);
+    m->seg[seg].data = NULL;
+    return 0;
 }
 
 uint64_t fake_live(const struct vd_pool *p)

@@ -26,6 +26,10 @@ void medium_budget(struct medium *m, unsigned budget);
 /* Every commit fails with this from now on (0 = none). */
 void medium_fail_commits(struct medium *m, int err);
 
+/* Damage for check to find: a live count that is wrong by so much; one stored byte changed. */
+void medium_damage_live(struct medium *m, int by);
+void medium_damage_data(struct medium *m);
+
 /* A checkpoint; failures that were asked for are retried with the same frozen state. */
 int fake_checkpoint(struct vd_pool *p);
 /* Moves what lives in a random data segment elsewhere, as the cleaner does. */
@@ -34,7 +38,6 @@ int fake_clean(struct vd_pool *p, struct vd_rng *rng);
 uint64_t fake_live(const struct vd_pool *p);
 /* Entries in a published tree. */
 uint64_t fake_entries(const struct vd_pool *p, enum tree_id t);
-/* Nodes in memory that no root names. For leaks of the trees, not ours. */
 unsigned fake_checkpoints(const struct vd_pool *p);
 
 #endif
