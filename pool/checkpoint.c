@@ -149,7 +149,7 @@ static int write_root(struct vd_pool *p, struct vd_root *root, bool *freed)
                       (int64_t)s->live + s->delta);
             return -EUCLEAN;
         }
-        freed[i] = seg_freeable(p, i, p->ckpt.seq);
+        freed[i] = p->segs.v[i].doomed = seg_freeable(p, i, p->ckpt.seq);
     }
     root->live_blocks = count_live(p);
     int r = head_write_table(p, root, freed);
@@ -193,8 +193,11 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
     p->log.window_bytes -= VD_MIN(p->ckpt.window, p->log.window_bytes);
     p->client->publish(p->client_arg);
     for (uint32_t i = 0; i < count; i++)
-        if (freed[i] && p->segs.v[i].pins == 0)
-            seg_release(p, i);
+        if (freed[i]) {
+            p->segs.v[i].doomed = false;
+            if (p->segs.v[i].pins == 0)
+                seg_release(p, i);
+        }
     p->stats.checkpoints++;
     space_update_reserve(p);
 }
@@ -229,8 +232,10 @@ static int checkpoint_once(struct vd_pool *p)
         r = freed ? write_root(p, root, freed) : -ENOMEM;
     }
     if (r < 0) {
-        for (uint32_t i = 0; i < p->segs.count; i++)
+        for (uint32_t i = 0; i < p->segs.count; i++) {
             p->segs.v[i].delta = 0;
+            p->segs.v[i].doomed = false;
+        }
         return r;
     }
     publish(p, root, m, freed, count);

@@ -20,9 +20,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define VICTIMS_MAX 4
+#define VICTIMS_MAX 16
 #define VICTIM_BYTES VD_MIB(16)
-#define RELOCATIONS_PER_OP 32 /* fit one record */
 #define META_NODES_PER_MERGE 1024
 
 struct move {
@@ -296,28 +295,26 @@ static int moves_write(struct clean *c, size_t *ret_written)
     return 0;
 }
 
+/* One operation for all: it spans as many records as it takes. */
 static int moves_publish(struct clean *c, size_t written)
 {
-    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(RELOCATIONS_PER_OP, sizeof(*e));
+    if (written == 0)
+        return 0;
+    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(written, sizeof(*e));
     if (!e)
         return -ENOMEM;
-    int res = 0;
-    for (size_t i = 0; i < written && res == 0;) {
-        unsigned n = 0;
-        for (; n < RELOCATIONS_PER_OP && i < written; n++, i++) {
-            const struct move *m = &c->moves[i];
-            e[n] = (struct vd_entry){.type = VD_ENTRY_RELOCATE,
-                                     .branch = m->branch,
-                                     .lba = m->run.lba,
-                                     .blocks = m->run.blocks,
-                                     .born = m->run.born,
-                                     .addr = m->run.addr,
-                                     .to = m->to};
-        }
-        struct pool_op op = {.flags = POOL_OP_CLEANER, .entries = e, .count = n};
-        res = pool_commit(c->p, &op);
+    for (size_t i = 0; i < written; i++) {
+        const struct move *m = &c->moves[i];
+        e[i] = (struct vd_entry){.type = VD_ENTRY_RELOCATE,
+                                 .branch = m->branch,
+                                 .lba = m->run.lba,
+                                 .blocks = m->run.blocks,
+                                 .born = m->run.born,
+                                 .addr = m->run.addr,
+                                 .to = m->to};
     }
-    return res;
+    struct pool_op op = {.flags = POOL_OP_CLEANER, .entries = e, .count = (unsigned)written};
+    return pool_commit(c->p, &op);
 }
 
 static void unpublished_clear(struct vd_pool *p)
@@ -354,8 +351,10 @@ static int victims_release(struct clean *c)
     int r = log_flush_to(p, p->log.applied_seq);
     for (unsigned v = 0; r == 0 && v < c->victims; v++) {
         struct pool_seg *s = &p->segs.v[c->victim[v]];
-        if (s->pins == 0 && c->moved[v] == s->live && c->root == p->root.counter)
+        if (s->pins == 0 && c->moved[v] == s->live && c->root == p->root.counter) {
             seg_release(p, c->victim[v]);
+            p->clean.released++;
+        }
     }
     return r;
 }

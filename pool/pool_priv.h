@@ -19,6 +19,7 @@ struct pool_seg {
     bool warm;   /* the chunk has been written before: overwriting needs no metadata of the host */
     bool backed; /* the host has given the space */
     bool victim; /* the cleaner is moving its live blocks, or has and the root is to come */
+    bool doomed;    /* the root being written forgets it: nobody else frees or empties it */
     bool stuck;  /* cannot be emptied (rot): not to be tried again */
     uint32_t live;        /* blocks that the published trees name; for metadata, nodes */
     int32_t delta;        /* change to live by the merge under way */
@@ -171,6 +172,7 @@ struct vd_pool {
     struct {
         struct bulk_stream out;
         bool running;
+        uint64_t released; /* segments given free without waiting for a root */
         struct vd_waitq kick, idle;
     } clean;
 

@@ -91,7 +91,7 @@ void space_kick(struct vd_pool *p)
 static int64_t low_water(const struct vd_pool *p)
 {
     uint64_t blocks =
-        VD_MAX(8 * (uint64_t)p->seg_blocks, (uint64_t)p->segs.used * p->seg_blocks / 64);
+        VD_MAX(8 * (uint64_t)p->seg_blocks, (uint64_t)p->segs.used * p->seg_blocks / 48);
     return (int64_t)VD_MIN(blocks, VD_MIB(128) / VD_BLOCK);
 }
 
@@ -228,22 +228,28 @@ static bool room_is_urgent(const struct vd_pool *p)
 
 static bool cleaning_wanted(const struct vd_pool *p)
 {
-    return room_is_urgent(p) || space_available(p) < low_water(p) / 2;
+    return room_is_urgent(p) || space_available(p) < low_water(p);
 }
 
-/* One step towards room; false when there is nothing more to be had that way. */
+/* One step towards room; false when there is nothing more to be had that way. Roots are dear (they
+ * rewrite every leaf that anything moved in), so one is written only when the cleaner is at its
+ * end. */
 static bool make_room(struct vd_pool *p, bool urgent)
 {
-    uint64_t before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
+    uint64_t released = p->clean.released;
     int n = cleaner_batch(p, urgent);
     if (n < 0)
         return false;
-    if (n > 0 && p->segs.free_backed + p->segs.free_cold > before)
+    if (p->clean.released > released)
         return true;
+    if (p->ckpt.running) { /* it holds the space that the next batch needs, and brings more */
+        vd_wait(&p->ckpt.finished);
+        return true;
+    }
     /* What was overwritten in the window and superseded in the trees becomes free with a root. */
-    if (!urgent && n == 0 && p->log.window_bytes < checkpoint_window(p) / 2)
-        return false;
-    before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
+    if (!urgent && p->log.window_bytes < checkpoint_window(p) / 2)
+        return n > 0;
+    uint64_t before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
     if (checkpoint_run(p) < 0)
         return false;
     return n > 0 || p->segs.free_backed + p->segs.free_cold > before;
