@@ -56,8 +56,8 @@ static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, d
 {
     return s->state == VD_SEG_CLOSED &&
            (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) && !s->stuck &&
-           !s->victim && s->live > 0 && s->last_seq <= p->root.seq && s->unpublished == 0 &&
-           s->live <= most * p->seg_blocks;
+           !s->victim && !s->doomed && s->live > 0 && s->last_seq <= p->root.seq &&
+           s->unpublished == 0 && s->live <= most * p->seg_blocks;
 }
 
 /* Blocks that moving what is live may take: a header for every 60 blocks at worst, and one more
