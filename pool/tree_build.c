@@ -157,22 +157,27 @@ size_t builder_alike(const struct builder *b, size_t from)
     return i - from;
 }
 
-/* The epochs of a leaf, in order of appearance. */
+/* The epochs of a leaf, in order of appearance. `hint` says where one was last seen; what it says
+ * is looked at before it is believed, so it needs no clearing. */
 struct epochs {
-    unsigned n, last;
+    unsigned n;
+    uint16_t hint[256];
     uint64_t v[NODE_BODY / 8];
 };
 
 static unsigned epoch_index(struct epochs *t, uint64_t epoch)
 {
-    if (t->n && t->v[t->last] == epoch)
-        return t->last;
+    uint16_t *hint = &t->hint[epoch % VD_ARRAY_SIZE(t->hint)];
+    if (*hint < t->n && t->v[*hint] == epoch)
+        return *hint;
     unsigned i = 0;
     while (i < t->n && t->v[i] != epoch)
         i++;
-    if (i == t->n && t->n < VD_ARRAY_SIZE(t->v))
+    if (i == VD_ARRAY_SIZE(t->v)) /* more than fit a node: nobody uses the index */
+        return i;
+    if (i == t->n)
         t->v[t->n++] = epoch;
-    t->last = VD_MIN(i, (unsigned)VD_ARRAY_SIZE(t->v) - 1);
+    *hint = (uint16_t)i;
     return i;
 }
 
@@ -190,7 +195,6 @@ static bool leaf_fits(const struct builder *b, const struct item *it, struct epo
         if (len + 8 * t->n <= NODE_BODY)
             return true;
         t->n = before;
-        t->last = 0;
         return false;
     }
     epoch_index(t, it->born);

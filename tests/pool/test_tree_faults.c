@@ -512,7 +512,8 @@ static int find_one(uint64_t lba, struct vd_run *ret)
     return n;
 }
 
-/* Every byte of a leaf and of an interior node, in one copy and in both. */
+/* Every byte of leaves and of an interior node; and by way of the forest, in one copy and in both.
+ */
 static void test_flips(void **state)
 {
     static struct vd_run run;
@@ -531,7 +532,14 @@ static void test_flips(void **state)
             continue;
         const struct od_node *n = (const void *)store.node[i].copy[0];
         bool on_path = n->level || (vd_get64(n->first.w[1]) <= 77 && vd_get64(n->last.w[1]) >= 77);
-        for (unsigned at = 0; on_path && at < OD_NODE_SIZE; at++) {
+        for (unsigned at = 0; at < OD_NODE_SIZE; at++) {
+            static struct od_node flipped;
+            memcpy(&flipped, n, sizeof(flipped));
+            ((uint8_t *)&flipped)[at] ^= (uint8_t)(1 << at % 8);
+            assert_int_equal(node_verify(n, STORE_POOL, TREE_HEAD, n->level), 0);
+            assert_int_equal(node_verify(&flipped, STORE_POOL, TREE_HEAD, n->level), -EBADMSG);
+        }
+        for (unsigned at = 0; on_path && at < OD_NODE_SIZE; at += 61) {
             uint8_t bit = (uint8_t)(1 << at % 8);
             for (unsigned copy = 0; copy < 2; copy++) {
                 size_t bad = store.bad;
