@@ -381,16 +381,19 @@ static void snapshot_of_several_volumes_is_one_moment(struct env *e)
     struct vd_group g;
     bool stop = false;
     struct worker w = {.e = e, .group = &g, .stop = &stop};
-    assert_int_equal(vd_store_volume_create(e->s, "a", VD_MIB(1), NULL), 0);
-    assert_int_equal(vd_store_volume_create(e->s, "b", VD_MIB(1), NULL), 0);
+    const char *names[] = {"a", "c", "d", "e", "f", "g", "b"};
+    for (unsigned i = 0; i < VD_ARRAY_SIZE(names); i++)
+        assert_int_equal(vd_store_volume_create(e->s, names[i], VD_MIB(1), NULL), 0);
     vd_group_init(&g);
     vd_group_add(&g);
     vd_fiber_spawn(vd_loop_current(), "pair", pair_writer, &w);
     for (unsigned i = 0; i < 40; i++) {
         char name[16];
         snprintf(name, sizeof(name), "s%u", i);
-        struct vd_target t[2] = {{"a", name}, {"b", name}};
-        assert_int_equal(vd_store_snapshot_create(e->s, t, 2, NULL), 0);
+        struct vd_target t[VD_ARRAY_SIZE(names)];
+        for (unsigned k = 0; k < VD_ARRAY_SIZE(names); k++)
+            t[k] = (struct vd_target){names[k], name};
+        assert_int_equal(vd_store_snapshot_create(e->s, t, VD_ARRAY_SIZE(names), NULL), 0);
         struct vd_disk *a = open_snapshot(e, "a", name), *b = open_snapshot(e, "b", name);
         uint32_t x = read_stamp(a, 0), y = read_stamp(b, 0);
         assert_true(x == y || x == y + 1);
