@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The smallest client a pool can have, see mini_client.h. Its merge keeps no history. One store at
+ * a time: cells are put together in static memory, for a fiber's stack is small.
+ */
 #include "tests/pool/mini_client.h"
 
 static int mini_load(void *c)
@@ -78,7 +82,9 @@ static int span_merge(struct pool_merge *m, struct tree_writer *w, const struct 
 {
     for (uint64_t cell = s->lba / VD_CELL_BLOCKS; cell * VD_CELL_BLOCKS < s->lba + s->blocks;
          cell++) {
-        struct cell_view old = {.want = UINT32_MAX}, v = {.want = UINT32_MAX};
+        static struct cell_view old, v;
+        old.want = v.want = UINT32_MAX;
+        old.known = v.known = 0;
         int r = cell_take(m, w, s->branch, cell, &old);
         if (r < 0)
             return r;
