@@ -286,7 +286,7 @@ static int successor_enter(struct replay *r)
     return 0;
 }
 
-/* Does a later record of this session say that `seq` was flushed? Looks through the rest of the
+/* Does a later record of the same session say that `seq` was flushed? Looks through the rest of the
  * segment and the successor. *ret gets the record right after seq, if it is there, for its echo. */
 static bool seq_was_flushed(struct replay *r, uint64_t seq, struct pending *ret, bool *ret_found)
 {
@@ -363,7 +363,7 @@ static int end_or_rot(struct replay *r)
     return repair_from_echo(r, next);
 }
 
-/* One record further, or on to the successor: 0, or -ENODATA at the end of this session's log. */
+/* One record further, or on to the successor: 0, or -ENODATA at the end of the log of its session. */
 static int step(struct replay *r)
 {
     struct vd_record rec;
