@@ -168,6 +168,11 @@ int changed_add_range(struct merge *mg, const struct mbranch *b, uint64_t epoch,
 
 /* ---- epochs that are forgotten ---- */
 
+static bool epoch_done(const struct mbranch *b, unsigned i)
+{
+    return b->nep && b->ep[i].done;
+}
+
 static bool any_done(const struct mbranch *b)
 {
     for (unsigned i = 0; i < b->nep; i++)
@@ -180,7 +185,7 @@ static bool any_done(const struct mbranch *b)
 static uint64_t changed_epoch(const struct mbranch *b, uint64_t epoch)
 {
     unsigned i = epochs_ceil(b->ru, b->nru, epoch);
-    for (; i < b->nru && b->ep[i].done; i++)
+    for (; i < b->nru && epoch_done(b, i); i++)
         epoch = b->ru[i] + 1;
     return i == b->nru && b->out_tip_state == CATALOG_TIP_DEAD ? 0 : epoch;
 }
@@ -380,13 +385,13 @@ static void usage_first(const struct mbranch *b, uint64_t key[3])
 static void usage_last(const struct mbranch *b, uint64_t key[3])
 {
     unsigned first = epochs_ceil(b->ru, b->nru, key[1]);
-    while (first < b->nru && b->ep[first].done)
+    while (first < b->nru && epoch_done(b, first))
         first++;
     key[1] = first < b->nru ? b->ru[first] : VD_EPOCH_MAX;
     if (key[2] == VD_EPOCH_MAX)
         return;
     unsigned end = epochs_ceil(b->ru, b->nru, key[2] + 1);
-    while (end && b->ep[end - 1].done)
+    while (end && epoch_done(b, end - 1))
         end--;
     key[2] = end ? b->ru[end - 1] : 0;
 }

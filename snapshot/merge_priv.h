@@ -53,7 +53,7 @@ struct mbranch {
     enum catalog_tip tip_state;
     uint64_t tip_floor, tip_cursor;
     uint64_t sweep_cursor;
-    struct mepoch *ep;
+    struct mepoch *ep; /* as many as ru, or none: all are kept and recorded */
     unsigned nep;
     const uint64_t *keep, *ru;
     unsigned nkeep, nru;
@@ -80,6 +80,7 @@ struct merge_state {
     size_t nbranch;
     struct mepoch *epochs;
     uint64_t *numbers;
+    size_t nepochs, nnumbers;
     uint64_t out_chunks_left;
 };
 struct mbranch *mstate_find(struct merge_state *ms, uint64_t id);
