@@ -12,7 +12,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define WAIT_NS UINT64_C(6000000000) /* for a short command that has the pool */
 #define PAUSE_NS UINT64_C(20000000)
 
 static struct vd_waitq ending;
@@ -49,7 +48,7 @@ static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner *
                                    .serving = true,
                                    .listen = true};
     struct vd_loop *loop = vd_loop_current();
-    uint64_t until = vd_loop_now_ns(loop) + WAIT_NS;
+    uint64_t start = vd_loop_now_ns(loop);
     char who[128];
     for (;;) {
         int r = vd_owner_open(p->path, &opt, ret, &c->err);
@@ -59,11 +58,10 @@ static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner *
             return cli_fail(c, -ECANCELED, "cancelled", "cancelled");
         bool serving = false;
         bool seen = vd_client_owner(p->path, who, sizeof(who), &serving) == 0;
-        bool foreign =
-            !seen && strstr(c->err.message, "by process") && !strstr(c->err.message, "(vdisk");
-        if (seen && (serving || vd_loop_now_ns(loop) >= until))
+        bool enough = vd_loop_now_ns(loop) - start >= vd_client_patience_ns(&c->err);
+        if (seen && (serving || enough))
             return cli_fail(c, -EBUSY, "in-use", "%s is in use by %s", p->path, who);
-        if (foreign || vd_loop_now_ns(loop) >= until)
+        if (enough)
             return r;
         vd_fiber_sleep(PAUSE_NS);
     }

@@ -23,6 +23,9 @@
 #include <unistd.h>
 
 #define WAIT_NS UINT64_C(6000000000) /* for an owner that starts or ends */
+#define WAIT_FOREIGN_NS                                                      \
+    UINT64_C(1000000000) /* for what is not one of us, as far as can be seen \
+                          */
 #define PAUSE_NS UINT64_C(20000000)
 
 struct vd_client {
@@ -154,6 +157,8 @@ static int hello(const char *socket, struct vd_stream **ret, json_t **ret_hello,
     json_t *error = json_object_get(frame, "error");
     if (error)
         r = vd_wire_error_get(error, err);
+    else if (json_is_true(json_object_get(frame, "retry")))
+        r = -EAGAIN;
     else if (json_integer_value(json_object_get(h, "protocol")) != VD_WIRE_PROTOCOL)
         r = vd_fail(err, -EPROTO, "protocol",
                     "the owner speaks another version of the control protocol: use the vdisk that "
@@ -273,6 +278,12 @@ int vd_client_owner(const char *path, char *buf, size_t len, bool *ret_serving)
     return 0;
 }
 
+uint64_t vd_client_patience_ns(const struct vd_error *busy)
+{
+    bool named = strstr(busy->message, "by process") && !strstr(busy->message, "()");
+    return named && !strstr(busy->message, "(vdisk") ? WAIT_FOREIGN_NS : WAIT_NS;
+}
+
 /* What one attempt needs. */
 struct request {
     const char *path;
@@ -344,7 +355,7 @@ int vd_client_call(struct vd_client *c, const char *path, const struct vd_uuid *
                    struct vd_error *err)
 {
     struct vd_loop *loop = vd_loop_current();
-    uint64_t until = vd_loop_now_ns(loop) + WAIT_NS;
+    uint64_t start = vd_loop_now_ns(loop);
     struct request q = {path, uuid, command, args, fds, nfds, ""};
     int r = args ? -EAGAIN : vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     while (r == -EAGAIN) {
@@ -355,11 +366,9 @@ int vd_client_call(struct vd_client *c, const char *path, const struct vd_uuid *
         r = attempt(c, &q, ret, err);
         if (r != -EAGAIN)
             break;
-        /* *err is of the lock that could not be had, and may name the holder. If that is not one of
-         * us there is nothing to wait for. */
-        bool foreign = err && err->code == -EBUSY && strstr(err->message, "by process") &&
-                       !strstr(err->message, "(vdisk");
-        if (foreign || vd_loop_now_ns(loop) >= until) {
+        /* *err may be of the lock that could not be had, and name the holder. */
+        uint64_t patience = err && err->code == -EBUSY ? vd_client_patience_ns(err) : WAIT_NS;
+        if (vd_loop_now_ns(loop) - start >= patience) {
             r = -EBUSY;
             if (*q.who)
                 vd_fail(err, r, "in-use", "%s is in use by %s", path, q.who);

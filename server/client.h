@@ -46,6 +46,10 @@ void vd_client_cancel(struct vd_client *c);
  * stays. -EAGAIN when none answers. VD_YIELDS */
 int vd_client_owner(const char *path, char *buf, size_t len, bool *ret_serving);
 
+/* How long it makes sense to wait for whoever holds the lock that `busy` (from vd_owner_open) is
+ * about: for an owner that starts or ends, longer than for a process of another name. */
+uint64_t vd_client_patience_ns(const struct vd_error *busy);
+
 /* Calls fn with the hello of each owner of this user that answers. VD_YIELDS */
 int vd_client_owners(void (*fn)(void *arg, json_t *hello), void *arg, struct vd_error *err);
 

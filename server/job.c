@@ -5,7 +5,7 @@
  * 1. A job runs on its own fiber and outlives the call that started it only when detached.
  * 2. A job in the list may be freed only when it has ended and nobody watches it.
  *
- * Called on the owner's loop by request handlers; vd_job_follow and vd_jobs_stop yield.
+ * Called on the owner's loop by request handlers; vd_job_follow yields.
  */
 #include "server/job.h"
 
@@ -87,7 +87,7 @@ int vd_job_start(struct vd_owner *o, const char *kind, const char *target, vd_jo
 {
     struct vd_job *job = NULL;
     int r = 0;
-    if (o->closing)
+    if (o->cutting)
         r = vd_fail(err, -ECANCELED, "owner-closing", "the owner of the pool is ending");
     else if (o->job_group.pending >= JOBS_MAX)
         r = vd_fail(err, -EBUSY, "too-many-jobs", "%u jobs run already: wait for one", JOBS_MAX);
@@ -222,12 +222,6 @@ void vd_jobs_interrupt(struct vd_owner *o)
         job->hold_over = true;
         vd_job_cancel(job);
     }
-}
-
-void vd_jobs_stop(struct vd_owner *o)
-{
-    vd_jobs_interrupt(o);
-    vd_group_wait(&o->job_group);
 }
 
 void vd_jobs_free(struct vd_owner *o)

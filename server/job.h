@@ -69,8 +69,6 @@ json_t *vd_job_json(struct vd_job *job);
 const char *vd_job_state_name(enum vd_job_state state);
 /* Cancels all that run, holding over what can be resumed. */
 void vd_jobs_interrupt(struct vd_owner *o);
-/* The same, and waits for them. VD_YIELDS */
-void vd_jobs_stop(struct vd_owner *o);
 void vd_jobs_free(struct vd_owner *o);
 
 #endif

@@ -166,14 +166,14 @@ int vd_owner_open(const char *path, const struct vd_owner_options *opt, struct v
 int vd_owner_close(struct vd_owner *o, bool cut, struct vd_error *err)
 {
     o->closing = true;
+    o->cutting = cut;
     if (o->listener)
         vd_listener_close(o->listener);
     settle_kick(o);
     if (cut)
-        vd_jobs_stop(o);
+        vd_jobs_interrupt(o);
     sessions_stop(o, cut);
-    if (!cut)
-        vd_group_wait(&o->job_group);
+    vd_group_wait(&o->job_group);
     vd_doors_close(o);
     int r = vd_store_detach(o->store, err);
     owner_free(o);

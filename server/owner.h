@@ -31,7 +31,9 @@ struct vd_owner {
     char *path; /* of the first device, as given */
     char *full_path;
     uint64_t st_dev, st_ino;
-    bool read_only, serving, closing;
+    bool read_only, serving;
+    bool closing;    /* takes no more requests; those it took may still begin jobs */
+    bool cutting;    /* nor that */
     bool takes_jobs; /* a one-shot owner that runs a job itself takes others' jobs too */
     struct vd_listener *listener;
     struct vd_list sessions;

@@ -17,6 +17,7 @@
 
 #define SESSIONS_MAX 64
 #define ACCEPT_PAUSE_NS UINT64_C(100000000)
+#define GRACE_NS UINT64_C(5000000000)
 
 struct session {
     struct vd_list link;
@@ -28,6 +29,7 @@ struct session {
     json_t *request;
     struct vd_call call;
     bool started; /* the request has been given to a fiber */
+    bool told;    /* that it should try elsewhere */
 };
 
 static int session_send(struct session *s, json_t *frame)
@@ -81,7 +83,9 @@ static void request_fiber(void *arg)
     struct vd_error err = {0};
     json_t *result = NULL;
     int r = vd_call_run(&s->call, s->command, &result, &err);
-    if (r < 0)
+    if (r < 0 && strcmp(err.id, "owner-closing") == 0) /* it was not begun */
+        session_send(s, json_pack("{s:b}", "retry", 1));
+    else if (r < 0)
         session_error(s, &err);
     else
         session_send(s, json_pack("{s:o}", "result", result));
@@ -243,14 +247,36 @@ int sessions_start(struct vd_owner *o, struct vd_error *err)
     return 0;
 }
 
+static struct session *session_untold(struct vd_owner *o)
+{
+    vd_list_each (it, &o->sessions) {
+        struct session *s = vd_container_of(it, struct session, link);
+        if (!s->started && !s->told)
+            return s;
+    }
+    return NULL;
+}
+
 void sessions_stop(struct vd_owner *o, bool cut)
 {
     vd_list_each (it, &o->sessions) {
         struct session *s = vd_container_of(it, struct session, link);
-        if (!s->started)
-            vd_stream_shutdown(s->stream);
-        else if (cut)
+        if (s->started && cut)
             vd_call_cancel(&s->call);
     }
+    /* A client whose request is on its way must hear that it was not begun. Sending yields, so the
+     * list is looked at afresh each time. */
+    for (struct session *s; (s = session_untold(o));) {
+        s->told = true;
+        vd_group_add(&s->running);
+        session_send(s, json_pack("{s:b}", "retry", 1));
+        if (!s->started)
+            vd_stream_shutdown(s->stream);
+        vd_group_done(&s->running);
+    }
+    /* A client that does not take its answer cannot hold up an end that was ordered. */
+    if (cut && o->session_group.pending && vd_wait_for(&o->session_group.q, GRACE_NS) == -ETIMEDOUT)
+        vd_list_each (it, &o->sessions)
+            vd_stream_shutdown(vd_container_of(it, struct session, link)->stream);
     vd_group_wait(&o->session_group);
 }

@@ -10,8 +10,7 @@ $ vdisk volume delete a.vdk:gone
 $ echo 1 > stall
 $ VDISK_FAKE_FROM=2500000000 VDISK_FAKE_STALL=$PWD/stall vdisk import big.raw a.vdk:v --detach
 job 1
-$ vdisk job list a.vdk | grep -c running
-1
+$ until vdisk job list a.vdk | grep -qE 'running +[23](\.[0-9])? GiB'; do :; done
 $ kill -TERM $(vdisk ls --json | grep -o '"pid": [0-9]*' | grep -o '[0-9]*')
 > until vdisk job list a.vdk | grep -q stopping; do :; done; rm stall; while vdisk ls | grep -q import; do :; done
 $ vdisk job list a.vdk
@@ -20,7 +19,7 @@ ID  KIND    TARGET  STATE         DONE  TOTAL
 $ vdisk ls a.vdk
 VOLUME        SIZE   USED    OWN  SNAPSHOTS  STATE
 disk        16 MiB    0 B    0 B          0
-v.import-1   3 GiB  8 KiB  8 KiB          0
+v.import-1   3 GiB  ** KiB  ** KiB          0
 $ vdisk volume get a.vdk:v
 ! vdisk: there is no volume "v": "vdisk ls POOL" lists the volumes
 [3]
