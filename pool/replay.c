@@ -363,7 +363,8 @@ static int end_or_rot(struct replay *r)
     return repair_from_echo(r, next);
 }
 
-/* One record further, or on to the successor: 0, or -ENODATA at the end of the log of its session. */
+/* One record further, or on to the successor: 0, or -ENODATA at the end of the log of its session.
+ */
 static int step(struct replay *r)
 {
     struct vd_record rec;
