@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs an operation again and again, each time with the next device operation cut or made to fail. */
+/* Runs an operation again and again, each time with the next device operation cut or made to fail.
+ */
 #ifndef CRASH_EXHAUST_H
 #define CRASH_EXHAUST_H
 

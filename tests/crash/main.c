@@ -15,10 +15,12 @@
 #include "tests/crash/random.h"
 #include "tests/crash/scenario.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WORKERS_MAX 16
@@ -29,7 +31,7 @@ struct options {
     unsigned jobs;
     bool all, details, one_history, quick;
     const char *one_case;
-    bool verbose;
+    bool verbose, progress;
 };
 
 /* In memory that parent and worker share. */
@@ -96,15 +98,25 @@ static bool enough(const struct options *opt, uint64_t job)
     return opt->all || __atomic_load_n(states_done, __ATOMIC_RELAXED) >= opt->states;
 }
 
+static uint64_t now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 static void worker_main(struct worker *wk, const struct options *opt)
 {
     for (;;) {
         uint64_t job = __atomic_fetch_add(next_job, 1, __ATOMIC_RELAXED);
         if (enough(opt, job))
             break;
-        uint64_t before = wk->report.states;
+        uint64_t before = wk->report.states, start = now_ms();
         alarm(JOB_LIMIT_S);
         run_job(wk, opt, job);
+        if (opt->progress)
+            fprintf(stderr, "job %" PRIu64 ": %" PRIu64 " states in %" PRIu64 " ms, last %s\n", job,
+                    wk->report.states - before, now_ms() - start, wk->at);
         __atomic_fetch_add(states_done, wk->report.states - before, __ATOMIC_RELAXED);
         if (wk->report.failures > 20)
             break;
@@ -160,7 +172,8 @@ static int run_case(const struct options *opt)
     char name[64], column[32];
     unsigned long long point;
     unsigned kind, again;
-    if (sscanf(opt->one_case, "%63[^:]:%31[^:]:%llu:%u:%u", name, column, &point, &kind, &again) != 5)
+    if (sscanf(opt->one_case, "%63[^:]:%31[^:]:%llu:%u:%u", name, column, &point, &kind, &again) !=
+        5)
         return 2;
     struct exhaust x = {.seed = opt->seed,
                         .report = &workers[0].report,
@@ -193,8 +206,8 @@ static void log_line(void *arg, enum vd_log_level level, const char *message)
 
 static int usage(void)
 {
-    fputs("usage: crash-sim [--states N] [--seed S] [--jobs J] [--all] [--details] [--verbose]\n"
-          "                 [--case OPERATION:FAULT:POINT:KIND:AGAIN] [--history S]\n",
+    fputs("usage: crash-sim [--states N] [--seed S] [--jobs J] [--all] [--details] [--progress]\n"
+          "                 [--verbose] [--case OPERATION:FAULT:POINT:KIND:AGAIN] [--history S]\n",
           stderr);
     return 2;
 }
@@ -208,6 +221,8 @@ static bool parse(int argc, char **argv, struct options *o)
             o->all = true;
         else if (strcmp(a, "--details") == 0)
             o->details = true;
+        else if (strcmp(a, "--progress") == 0)
+            o->progress = true;
         else if (strcmp(a, "--verbose") == 0)
             o->verbose = true;
         else if (!v)
@@ -234,6 +249,9 @@ int main(int argc, char **argv)
     struct options opt;
     if (!parse(argc, argv, &opt))
         return usage();
+    /* A state opens and closes pools all the time: their buffers need not go back to the kernel. */
+    (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
     size_t len = sizeof(struct worker) * WORKERS_MAX + 4096;
     void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (mem == MAP_FAILED)

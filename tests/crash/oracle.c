@@ -2,8 +2,8 @@
 /*
  * The oracle's states and histories: see oracle.h. Judging is oracle_judge.c's.
  *
- * Invariants: pages and contents are shared and never changed while more than one holds them; a step's
- * state never changes once it is made. Called by the crash tests only; never suspends.
+ * Invariants: pages and contents are shared and never changed while more than one holds them; a
+ * step's state never changes once it is made. Called by the crash tests only; never suspends.
  */
 #include "tests/crash/oracle_priv.h"
 
@@ -46,16 +46,13 @@ void oracle_fill(uint32_t version, uint64_t sector, void *buf, uint64_t sectors)
 
 uint32_t oracle_parse(uint64_t sector, const void *buf)
 {
-    uint64_t w[ORACLE_SECTOR / 8], want[ORACLE_SECTOR / 8];
-    memcpy(w, buf, sizeof(w));
-    if (w[0] >> 32 != SECTOR_MAGIC) {
-        uint64_t any = 0;
-        for (unsigned i = 0; i < VD_ARRAY_SIZE(w); i++)
-            any |= w[i];
-        return any ? ORACLE_GARBAGE : 0;
-    }
-    sector_fill((uint32_t)w[0], sector, want);
-    return memcmp(w, want, sizeof(w)) == 0 ? (uint32_t)w[0] : ORACLE_GARBAGE;
+    static const uint64_t zeroes[ORACLE_SECTOR / 8];
+    uint64_t first, want[ORACLE_SECTOR / 8];
+    memcpy(&first, buf, sizeof(first));
+    if (first >> 32 != SECTOR_MAGIC)
+        return memcmp(buf, zeroes, sizeof(zeroes)) == 0 ? 0 : ORACLE_GARBAGE;
+    sector_fill((uint32_t)first, sector, want);
+    return memcmp(buf, want, sizeof(want)) == 0 ? (uint32_t)first : ORACLE_GARBAGE;
 }
 
 /* ---- names ---- */
@@ -195,12 +192,17 @@ uint64_t oracle_content_differs(const struct oracle_content *a, const struct ora
 {
     const struct page *p, *q;
     for (; at < end; at++) {
+        size_t i = at / PAGE_SECTORS;
+        if (at % PAGE_SECTORS == 0 && i < a->npages && i < b->npages && a->page[i] == b->page[i]) {
+            at += PAGE_SECTORS - 1;
+            continue;
+        }
         uint32_t x = at < a->sectors ? content_at(a, at, &p) : 0;
         uint32_t y = at < b->sectors ? content_at(b, at, &q) : 0;
         if (x != y && x != ORACLE_UNREADABLE && y != ORACLE_UNREADABLE)
             return at;
     }
-    return end;
+    return VD_MAX(at, end);
 }
 
 bool content_may_be(const struct oracle *o, const struct oracle_content *c, uint64_t sector,
@@ -276,8 +278,9 @@ static void state_remove(struct oracle_state *s, struct entry *e)
     *e = s->v[--s->n];
 }
 
-struct oracle_content *oracle_state_add(struct oracle *o, struct oracle_state *s, const char *volume,
-                                        const char *snapshot, uint64_t sectors, bool automatic)
+struct oracle_content *oracle_state_add(struct oracle *o, struct oracle_state *s,
+                                        const char *volume, const char *snapshot, uint64_t sectors,
+                                        bool automatic)
 {
     struct oracle_content *c = content_new(sectors);
     state_add(s, oracle_name(o, volume), oracle_name(o, snapshot), automatic, c);
@@ -310,8 +313,8 @@ static void apply_content(const struct oracle *o, struct entry *e, const struct 
     }
 }
 
-/* The content of volume k of a snapshot operation. Writes that were under way at the same time may be
- * in it or not. */
+/* The content of volume k of a snapshot operation. Writes that were under way at the same time may
+ * be in it or not. */
 static struct oracle_content *snapshot_content(const struct oracle *o, const struct entry *live,
                                                const struct oracle_op *op, int k)
 {
@@ -329,7 +332,8 @@ static struct oracle_content *snapshot_content(const struct oracle *o, const str
     return e.content ? e.content : content_ref(live->content);
 }
 
-static void apply_snapshot(const struct oracle *o, struct oracle_state *s, const struct oracle_op *op)
+static void apply_snapshot(const struct oracle *o, struct oracle_state *s,
+                           const struct oracle_op *op)
 {
     for (int k = 0; k < op->c.targets; k++) {
         const struct entry *live = state_find(s, op->volume[k], NAME_LIVE);
@@ -535,14 +539,15 @@ const struct oracle_state *oracle_live(const struct oracle *o)
 bool oracle_has(const struct oracle *o, const struct oracle_state *s, const char *volume,
                 const char *snapshot, uint64_t *ret_sectors)
 {
-    const struct entry *e = state_find(s, oracle_name_find(o, volume),
-                                       oracle_name_find(o, snapshot ? snapshot : ""));
+    const struct entry *e =
+        state_find(s, oracle_name_find(o, volume), oracle_name_find(o, snapshot ? snapshot : ""));
     if (e && ret_sectors)
         *ret_sectors = e->content->sectors;
     return e;
 }
 
-void oracle_each(const struct oracle *o, const struct oracle_state *s, oracle_entry_fn *fn, void *arg)
+void oracle_each(const struct oracle *o, const struct oracle_state *s, oracle_entry_fn *fn,
+                 void *arg)
 {
     for (unsigned i = 0; i < s->n; i++)
         fn(arg, o->name[s->v[i].volume], o->name[s->v[i].snapshot], s->v[i].content->sectors);

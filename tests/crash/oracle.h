@@ -2,14 +2,14 @@
 /*
  * What a store of volumes may look like, reckoned without any of the product's code.
  *
- * A sector (512 bytes) holds a version: 0, or the number of the change that wrote it. Bytes follow from
- * (version, sector), so what is read says itself what it is. A state is the set of volumes and
+ * A sector (512 bytes) holds a version: 0, or the number of the change that wrote it. Bytes follow
+ * from (version, sector), so what is read says itself what it is. A state is the set of volumes and
  * snapshots by name, each with a version per sector. A history is a state that is certain and the
- * changes since, each an interval: from the moment it was asked for to the moment it was acknowledged,
- * or open for ever if it failed or was cut.
+ * changes since, each an interval: from the moment it was asked for to the moment it was
+ * acknowledged, or open for ever if it failed or was cut.
  *
- * After a crash the state found must be what some prefix of the history makes: a set of changes such
- * that whatever was acknowledged before one of them was asked for is in it too, and that holds
+ * After a crash the state found must be what some prefix of the history makes: a set of changes
+ * such that whatever was acknowledged before one of them was asked for is in it too, and that holds
  * everything up to the floor. Changes whose intervals overlap may have happened in either order.
  *
  * Pure: no I/O, nothing of vdisk but core/base. Aborts without memory.
@@ -20,7 +20,7 @@
 #include "core/base/base.h"
 
 #define ORACLE_SECTOR 512u
-#define ORACLE_UNREADABLE UINT32_MAX  /* found: reading it was an error */
+#define ORACLE_UNREADABLE UINT32_MAX    /* found: reading it was an error */
 #define ORACLE_GARBAGE (UINT32_MAX - 1) /* found: bytes that nobody ever wrote there */
 
 struct oracle;
@@ -39,8 +39,9 @@ struct oracle_state;
 struct oracle_state *oracle_state_new(void);
 void oracle_state_free(struct oracle_state *s); /* takes NULL */
 /* snapshot NULL: the live volume. Everything reads as zeroes at first. Names are kept. */
-struct oracle_content *oracle_state_add(struct oracle *o, struct oracle_state *s, const char *volume,
-                                        const char *snapshot, uint64_t sectors, bool automatic);
+struct oracle_content *oracle_state_add(struct oracle *o, struct oracle_state *s,
+                                        const char *volume, const char *snapshot, uint64_t sectors,
+                                        bool automatic);
 void oracle_content_set(struct oracle_content *c, uint64_t sector, uint32_t version);
 /* The first sector from `at` on in which the two differ; `end` if none below does. */
 uint64_t oracle_content_differs(const struct oracle_content *a, const struct oracle_content *b,
@@ -69,7 +70,7 @@ struct oracle_change {
         char volume[ORACLE_NAME], snapshot[ORACLE_NAME]; /* "" = live */
     } t[ORACLE_TARGETS];
     int targets;
-    char to[ORACLE_NAME];    /* new name; of a rollback: the name under which the tip is kept */
+    char to[ORACLE_NAME];     /* new name; of a rollback: the name under which the tip is kept */
     uint64_t sector, sectors; /* WRITE, ZERO; CREATE, RESIZE: sectors = size */
     bool discard;             /* ROLLBACK: the tip is not kept */
 };
@@ -83,8 +84,8 @@ struct oracle *oracle_fork(const struct oracle *o, const struct oracle_state *s)
 /* A change is asked for. */
 struct oracle_op *oracle_begin(struct oracle *o, const struct oracle_change *c);
 uint32_t oracle_version(const struct oracle_op *op);
-/* It returned: acknowledged; or refused, so nothing happened; or it stays open. `durable`: it and all
- * before it survive a loss of power. */
+/* It returned: acknowledged; or refused, so nothing happened; or it stays open. `durable`: it and
+ * all before it survive a loss of power. */
 enum oracle_end { ORACLE_DONE, ORACLE_REFUSED, ORACLE_OPEN };
 void oracle_end(struct oracle *o, struct oracle_op *op, enum oracle_end how, bool durable);
 /* For a rollback that was acknowledged: before oracle_end. */
@@ -105,7 +106,8 @@ struct oracle_verdict {
     unsigned kept;       /* open and there */
     unsigned unreadable; /* sectors */
 };
-/* Is `found` allowed? 0; or -EUCLEAN, and `why` tells. Unreadable sectors are allowed, and counted. */
+/* Is `found` allowed? 0; or -EUCLEAN, and `why` tells. Unreadable sectors are allowed, and counted.
+ */
 int oracle_judge(const struct oracle *o, const struct oracle_state *found, enum oracle_floor floor,
                  struct oracle_verdict *ret, char *why, size_t len);
 
@@ -114,7 +116,8 @@ int oracle_judge(const struct oracle *o, const struct oracle_state *found, enum 
 struct oracle_read;
 struct oracle_read *oracle_read_begin(struct oracle *o, const char *volume, const char *snapshot,
                                       uint64_t sector, uint64_t sectors);
-int oracle_read_end(struct oracle *o, struct oracle_read *r, const void *buf, char *why, size_t len);
+int oracle_read_end(struct oracle *o, struct oracle_read *r, const void *buf, char *why,
+                    size_t len);
 void oracle_read_drop(struct oracle *o, struct oracle_read *r);
 
 /* The state if every change that is still open did not happen: what tests plan with. */
@@ -124,7 +127,8 @@ bool oracle_has(const struct oracle *o, const struct oracle_state *s, const char
                 const char *snapshot, uint64_t *ret_sectors);
 /* Calls fn for each. */
 typedef void oracle_entry_fn(void *arg, const char *volume, const char *snapshot, uint64_t sectors);
-void oracle_each(const struct oracle *o, const struct oracle_state *s, oracle_entry_fn *fn, void *arg);
+void oracle_each(const struct oracle *o, const struct oracle_state *s, oracle_entry_fn *fn,
+                 void *arg);
 /* Number of changes begun since the certain state. */
 unsigned oracle_changes(const struct oracle *o);
 /* What the sector holds in the live state, if that is certain: ORACLE_GARBAGE if not. */

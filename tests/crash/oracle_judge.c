@@ -2,9 +2,9 @@
 /*
  * Is what was found after a crash something that a prefix of the history makes?
  *
- * Between two acknowledgements, a prefix is all that was acknowledged before, and any subset of what
- * was open: those intervals overlap one another, so no order among them is prescribed. Every such set
- * is tried, the newest first. Called by the crash tests only; never suspends.
+ * Between two acknowledgements, a prefix is all that was acknowledged before, and any subset of
+ * what was open: those intervals overlap one another, so no order among them is prescribed. Every
+ * such set is tried, the newest first. Called by the crash tests only; never suspends.
  */
 #include "tests/crash/oracle_priv.h"
 
@@ -14,9 +14,9 @@
 /* ---- comparing two states ---- */
 
 struct difference {
-    uint64_t sectors;    /* that differ */
+    uint64_t sectors; /* that differ */
     uint64_t unreadable;
-    bool names;          /* what exists differs */
+    bool names; /* what exists differs */
     /* the first one */
     const struct entry *expected;
     uint64_t sector;
@@ -99,8 +99,8 @@ const char *op_text(const struct oracle *o, const struct oracle_op *op, char *bu
         if (op->c.t[k].snapshot[0] || k)
             n += snprintf(what + n, sizeof(what) - (size_t)n, "%s%s@%s", k ? " " : "",
                           k ? op->c.t[k].volume : "", op->c.t[k].snapshot);
-    snprintf(buf, len, "%s %s [%" PRIu64 ", +%" PRIu64 ") to '%s'%s%s version %u, asked %" PRIu64
-                       ", %s",
+    snprintf(buf, len,
+             "%s %s [%" PRIu64 ", +%" PRIu64 ") to '%s'%s%s version %u, asked %" PRIu64 ", %s",
              kind_text[op->c.kind], what, op->c.sector, op->c.sectors, o->name[op->to],
              op->must ? " durable" : "", op->refused ? " refused" : "", op->version, op->sub,
              op->ack == UINT64_MAX ? "open" : "acknowledged");
@@ -189,10 +189,10 @@ static bool must_survive(const struct search *s, const struct oracle_op *op)
     return op->must || s->floor == ORACLE_ACKNOWLEDGED;
 }
 
-/* What was open just before moment t, but for `not`. *must gets the ones that any set must hold. SKIP:
- * `not` must be in; STOP: so must something that was not even asked for by then. */
+/* What was open just before moment t, but for `not`. *must gets the ones that any set must hold.
+ * SKIP: `not` must be in; STOP: so must something that was not even asked for by then. */
 enum { SKIP = -1, STOP = -2 };
-static int open_at(const struct search *s, uint64_t t, const struct oracle_op *not,
+static int open_at(const struct search *s, uint64_t t, const struct oracle_op * not,
                    const struct oracle_op *open[OPEN_MAX], unsigned *must)
 {
     int n = 0;
@@ -205,9 +205,9 @@ static int open_at(const struct search *s, uint64_t t, const struct oracle_op *n
         bool needed = must_survive(s, op);
         if (op->sub >= t && needed)
             return STOP;
-        if (op == not && needed)
+        if (op == not &&needed)
             skip = true;
-        if (op->sub >= t || op == not)
+        if (op->sub >= t || op == not )
             continue;
         if (n == OPEN_MAX) {
             skip |= needed;
@@ -256,8 +256,8 @@ static bool try_set(struct search *s, unsigned acked, const struct oracle_op *co
     return false;
 }
 
-/* Prefixes that hold the first `acked` acknowledged changes and not the next one. 1 found, 0 not, STOP:
- * no earlier one can be allowed either. */
+/* Prefixes that hold the first `acked` acknowledged changes and not the next one. 1 found, 0 not,
+ * STOP: no earlier one can be allowed either. */
 static int try_gap(struct search *s, unsigned acked)
 {
     const struct oracle *o = s->o;

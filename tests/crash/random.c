@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random histories: see random.h. A history is a pool and some sessions; in each, a few fibers do what
- * they like to a few volumes until the power goes, the process dies, or the pool is closed; then it is
- * opened again (sometimes that too is cut), judged, and the next session goes on from what was found.
+ * Random histories: see random.h. A history is a pool and some sessions; in each, a few fibers do
+ * what they like to a few volumes until the power goes, the process dies, or the pool is closed;
+ * then it is opened again (sometimes that too is cut), judged, and the next session goes on from
+ * what was found.
  *
  * A volume's content may be written by several at once; control operations have the volume to
  * themselves, but for snapshots.
  */
 #include "tests/crash/random.h"
 
+#include "core/base/log.h"
 #include "tests/crash/scenario.h"
 
 #include <stdio.h>
@@ -28,7 +30,7 @@ struct history {
     struct world w;
 
     /* of the session */
-    unsigned left; /* operations still to do */
+    unsigned left;      /* operations still to do */
     int users[VOLUMES]; /* > 0: that many share it; -1: somebody has it alone */
     struct vd_waitq turn;
     struct vd_fmutex names; /* held while a snapshot gets its name */
@@ -82,7 +84,7 @@ static void do_content(struct history *h, unsigned v, uint64_t size)
 {
     struct world *w = &h->w;
     const char *name = volume_name[v];
-    uint64_t len = VD_MIN(some_length(h), size), at = draw(h, size - len + 1);
+    uint64_t most = some_length(h), len = VD_MIN(most, size), at = draw(h, size - len + 1);
     if (draw(h, 4))
         at = VD_ROUND_DOWN(at, UINT64_C(8));
     switch (draw(h, 16)) {
@@ -186,8 +188,8 @@ static void do_copy(struct history *h, unsigned from, unsigned to)
     snapshot_name(h, s);
     if (exists(h, to, NULL, NULL) || !exists(h, from, NULL, NULL))
         return;
-    snprintf(target, sizeof(target), "%s%s%s", volume_name[from], exists(h, from, s, NULL) ? "@" : "",
-             exists(h, from, s, NULL) ? s : "");
+    snprintf(target, sizeof(target), "%s%s%s", volume_name[from],
+             exists(h, from, s, NULL) ? "@" : "", exists(h, from, s, NULL) ? s : "");
     if (draw(h, 4) == 0)
         (void)world_rename(&h->w, volume_name[from], volume_name[to]);
     else
@@ -250,6 +252,13 @@ static bool going(const struct history *h)
     return h->left > 0 && !world_failed(&h->w) && !h->w.stopped && !vd_simdisk_is_cut(h->w.disk);
 }
 
+static void paranoid(void *arg, const char *f)
+{
+    struct history *h = arg;
+    if (!h->w.faulty && !vd_simdisk_is_cut(h->w.disk))
+        world_fail(&h->w, "op %u: %s", h->ops, f);
+}
+
 static void worker(void *arg)
 {
     struct history *h = arg;
@@ -257,6 +266,12 @@ static void worker(void *arg)
         h->left--;
         h->ops++;
         do_something(h);
+        if (getenv("CRASH_PARANOID")) {
+            struct vd_check_report rep;
+            struct vd_error err;
+            if (h->w.store && !h->w.stopped)
+                vd_store_check(h->w.store, true, paranoid, h, NULL, &rep, &err);
+        }
     }
     vd_group_done(&h->group);
 }
@@ -265,8 +280,9 @@ static void worker(void *arg)
 
 static void arm(struct history *h)
 {
-    static const enum vd_fault faults[] = {VD_FAULT_READ_EIO, VD_FAULT_WRITE_EIO, VD_FAULT_FLUSH_EIO,
-                                           VD_FAULT_ENOSPC,   VD_FAULT_READ_FLIP, VD_FAULT_SLOW};
+    static const enum vd_fault faults[] = {VD_FAULT_READ_EIO,  VD_FAULT_WRITE_EIO,
+                                           VD_FAULT_FLUSH_EIO, VD_FAULT_ENOSPC,
+                                           VD_FAULT_READ_FLIP, VD_FAULT_SLOW};
     h->w.faulty = false;
     if (draw(h, 4))
         vd_simdisk_cut_after(h->w.disk, (int64_t)(1 + draw(h, 1 + draw(h, 400))));
@@ -289,6 +305,8 @@ static void session(struct history *h)
         if (exists(h, i, NULL, NULL))
             (void)world_disk(&h->w, volume_name[i], NULL);
     arm(h);
+    vd_log(VD_LOG_DEBUG, "---- session of %u operations by %u fibers%s", h->left, fibers,
+           h->w.faulty ? ", with a fault" : "");
     for (unsigned i = 0; i < fibers; i++) {
         vd_group_add(&h->group);
         if (vd_fiber_spawn(vd_loop_current(), "history", worker, h) < 0)
@@ -315,7 +333,10 @@ static void recover(struct history *h, enum vd_crash kind)
         bool cut = vd_simdisk_is_cut(w->disk);
         if (world_failed(w))
             return;
-        world_crash(w, kinds[draw(h, VD_ARRAY_SIZE(kinds))]);
+        kind = kinds[draw(h, VD_ARRAY_SIZE(kinds))];
+        if (kind != VD_CRASH_PROCESS)
+            floor = ORACLE_DURABLE;
+        world_crash(w, kind);
         h->recoveries_cut += cut;
         if (r == 0 && !cut)
             break;
@@ -327,20 +348,22 @@ static void recover(struct history *h, enum vd_crash kind)
 static void history_body(struct world *w, void *arg)
 {
     struct history *h = arg;
-    static const enum vd_crash kinds[] = {VD_CRASH_PROCESS, VD_CRASH_PROCESS, VD_CRASH_POWER,
-                                          VD_CRASH_POWER, VD_CRASH_POWER_DROP, VD_CRASH_POWER_KEEP};
+    static const enum vd_crash kinds[] = {VD_CRASH_PROCESS,    VD_CRASH_PROCESS,
+                                          VD_CRASH_POWER,      VD_CRASH_POWER,
+                                          VD_CRASH_POWER_DROP, VD_CRASH_POWER_KEEP};
     char what[64];
     h->tight = draw(h, 3) == 0;
     h->volume_max = h->tight ? 16384 : 2048 + draw(h, 4096);
     w->may_fill = h->tight;
-    world_format(w, &(struct world_options){.disk_max = h->tight ? VD_MIB(24) : VD_MIB(192),
-                                            .capacity = draw(h, 2) && h->tight ? VD_MIB(22) : 0,
+    world_format(w, &(struct world_options){.disk_max = h->tight ? VD_MIB(32) : VD_MIB(192),
+                                            .capacity = draw(h, 2) && h->tight ? VD_MIB(26) : 0,
                                             .chunk_size = (uint32_t)VD_MIB(1)});
     (void)world_attach(w, 0);
     for (unsigned i = 0; i < 2; i++)
         (void)world_create(w, volume_name[i], 64 + draw(h, h->volume_max - 64));
     unsigned sessions = 3 + (unsigned)draw(h, 3);
-    while ((sessions-- || h->ops < 100 || h->crashes < 2 || !h->recoveries_cut) && !world_failed(w)) {
+    while ((sessions-- || h->ops < 100 || h->crashes < 2 || !h->recoveries_cut) &&
+           !world_failed(w)) {
         session(h);
         if (world_failed(w))
             break;

@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 const char *const column_name[COL_COUNT] = {
-    "process",   "power", "drop",        "keep", "again", "read-eio", "write-eio", "write-dead",
-    "flush-eio", "enospc", "full", "lost", "misdirected", "flip", "rot", "slow",
+    "process",   "power",  "drop", "keep", "again",       "read-eio", "write-eio", "write-dead",
+    "flush-eio", "enospc", "full", "lost", "misdirected", "flip",     "rot",       "slow",
 };
 const char *const outcome_name[OUT_COUNT] = {
     "whole", "without", "prefix", "error", "read-only", "unreadable", "refused",
@@ -81,7 +81,8 @@ unsigned report_print(const struct report *r, const char *const *rows, unsigned 
             printf(" %10" PRIu64, n);
         }
     }
-    printf("\n\n%" PRIu64 " states, %" PRIu64 " random histories, %" PRIu64 " failures, %u empty cells\n",
+    printf("\n\n%" PRIu64 " states, %" PRIu64 " random histories, %" PRIu64
+           " failures, %u empty cells\n",
            r->states, r->histories, r->failures, empty);
     return empty;
 }

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* The table operation x fault x outcome. A state is one crash or fault that was reopened and judged. */
+/* The table operation x fault x outcome. A state is one crash or fault that was reopened and
+ * judged. */
 #ifndef CRASH_REPORT_H
 #define CRASH_REPORT_H
 
 #include "core/base/base.h"
 
 enum column {
-    COL_PROCESS,   /* kill -9 at the n-th device operation */
-    COL_POWER,     /* loss of power there: each unflushed write kept, dropped or torn */
+    COL_PROCESS, /* kill -9 at the n-th device operation */
+    COL_POWER,   /* loss of power there: each unflushed write kept, dropped or torn */
     COL_POWER_DROP,
     COL_POWER_KEEP,
-    COL_AGAIN,     /* and a second crash during recovery */
+    COL_AGAIN, /* and a second crash during recovery */
     COL_READ_EIO,
-    COL_WRITE_EIO, /* once */
+    COL_WRITE_EIO,  /* once */
     COL_WRITE_DEAD, /* from then on */
     COL_FLUSH_EIO,
     COL_ENOSPC,
-    COL_FULL,      /* no more space from then on */
+    COL_FULL, /* no more space from then on */
     COL_LOST,
     COL_MISDIRECTED,
     COL_FLIP,
@@ -45,6 +46,7 @@ extern const char *const outcome_name[OUT_COUNT];
 void report_count(struct report *r, unsigned row, enum column c, enum outcome o);
 void report_add(struct report *to, const struct report *from);
 /* Prints it; returns the number of cells without a state. `rows` names. */
-unsigned report_print(const struct report *r, const char *const *rows, unsigned nrows, bool details);
+unsigned report_print(const struct report *r, const char *const *rows, unsigned nrows,
+                      bool details);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The operations of the exhaustive simulator, and the pool that they start from. Everything suspends.
+ * The operations of the exhaustive simulator, and the pool that they start from. Everything
+ * suspends.
  */
 #include "tests/crash/scenario.h"
 
@@ -21,7 +22,8 @@ static uint64_t draw(struct world *w, uint64_t bound)
 }
 
 /* `count` writes of up to `most` blocks at whole blocks. */
-static void scribble(struct world *w, const char *volume, uint64_t size, unsigned count, uint64_t most)
+static void scribble(struct world *w, const char *volume, uint64_t size, unsigned count,
+                     uint64_t most)
 {
     for (unsigned i = 0; i < count; i++) {
         uint64_t n = (1 + draw(w, most)) * 8, at = draw(w, size / 8) * 8;
@@ -32,7 +34,8 @@ static void scribble(struct world *w, const char *volume, uint64_t size, unsigne
 static void base_body(struct world *w, void *arg)
 {
     (void)arg;
-    world_format(w, &(struct world_options){.disk_max = VD_MIB(96), .chunk_size = (uint32_t)VD_MIB(1)});
+    world_format(
+        w, &(struct world_options){.disk_max = VD_MIB(96), .chunk_size = (uint32_t)VD_MIB(1)});
     (void)world_attach(w, 0);
     (void)world_create(w, "a", A_SIZE);
     (void)world_create(w, "b", B_SIZE);
@@ -193,7 +196,7 @@ static void create(struct world *w)
     (void)world_write(w, "new", KIB(100) - 7, 8, 0);
 }
 
-static void delete(struct world *w)
+static void delete (struct world *w)
 {
     (void)world_delete(w, "a");
 }

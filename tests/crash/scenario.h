@@ -17,7 +17,8 @@ struct scenario {
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;
 
-/* What all of them start from, closed: volumes a, b, c (a clone of a@s1), big (sparse), snapshots. */
+/* What all of them start from, closed: volumes a, b, c (a clone of a@s1), big (sparse), snapshots.
+ */
 void scenario_base(struct world *w, uint64_t seed);
 
 #endif

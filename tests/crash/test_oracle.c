@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The oracle itself: that it allows what may be and nothing else. Every history here is a few changes
- * by hand, every found state is made by hand too.
+ * The oracle itself: that it allows what may be and nothing else. Every history here is a few
+ * changes by hand, every found state is made by hand too.
  */
 #include "tests/crash/oracle.h"
 

@@ -7,6 +7,7 @@
  */
 #include "tests/crash/world.h"
 
+#include "core/base/log.h"
 #include "core/base/text.h"
 #include "pool/pool_priv.h"
 #include "snapshot/store_priv.h"
@@ -111,31 +112,44 @@ int world_attach(struct world *w, unsigned flags)
     return r;
 }
 
-struct vd_disk *world_disk(struct world *w, const char *volume, const char *snapshot)
+static struct world_handle *handle_find(struct world *w, const char *volume, const char *snapshot)
 {
-    struct world_handle *room = NULL;
-    snapshot = snapshot ? snapshot : "";
     for (unsigned i = 0; i < WORLD_HANDLES; i++) {
         struct world_handle *h = &w->handle[i];
-        if (!h->disk)
-            room = room ? room : h;
-        else if (strcmp(h->volume, volume) == 0 && strcmp(h->snapshot, snapshot) == 0)
-            return h->disk;
+        if (h->disk && strcmp(h->volume, volume) == 0 && strcmp(h->snapshot, snapshot) == 0)
+            return h;
     }
+    return NULL;
+}
+
+struct vd_disk *world_disk(struct world *w, const char *volume, const char *snapshot)
+{
+    snapshot = snapshot ? snapshot : "";
+    struct world_handle *h = handle_find(w, volume, snapshot);
+    if (h)
+        return h->disk;
     struct vd_error err = {0};
-    struct vd_target t = {volume, snapshot[0] ? snapshot : NULL};
-    if (!room || !w->store)
+    struct vd_disk *disk;
+    if (!w->store)
         return NULL;
-    int r = vd_store_open(w->store, t, false, &room->disk, &err);
+    int r = vd_store_open(w->store, (struct vd_target){volume, snapshot[0] ? snapshot : NULL},
+                          false, &disk, &err);
     if (r < 0) {
-        room->disk = NULL;
         if (!w->faulty && !w->stopped && !vd_simdisk_is_cut(w->disk))
             world_fail(w, "open %s@%s: %s", volume, snapshot, err.message);
         return NULL;
     }
-    snprintf(room->volume, sizeof(room->volume), "%s", volume);
-    snprintf(room->snapshot, sizeof(room->snapshot), "%s", snapshot);
-    return room->disk;
+    h = handle_find(w, volume, snapshot);
+    if (h) { /* another fiber was quicker */
+        vd_disk_unref(disk);
+        return h->disk;
+    }
+    for (h = w->handle; h->disk; h++)
+        assert(h + 1 < w->handle + WORLD_HANDLES);
+    h->disk = disk;
+    snprintf(h->volume, sizeof(h->volume), "%s", volume);
+    snprintf(h->snapshot, sizeof(h->snapshot), "%s", snapshot);
+    return disk;
 }
 
 void world_close_handles(struct world *w, const char *volume)
@@ -179,6 +193,8 @@ void world_abandon(struct world *w)
 void world_crash(struct world *w, enum vd_crash kind)
 {
     world_abandon(w);
+    vd_log(VD_LOG_DEBUG, "---- crash of kind %d after %" PRIu64 " device operations%s", kind,
+           vd_simdisk_ops(w->disk), vd_simdisk_is_cut(w->disk) ? ", cut" : "");
     vd_simdisk_crash(w->disk, kind, vd_rng_u64(&w->rng));
     w->stopped = false;
 }
@@ -220,9 +236,10 @@ static void changes_end(struct world *w, struct oracle_op *const *op, int n, int
 static struct oracle_op *content_begin(struct world *w, enum oracle_kind kind, const char *volume,
                                        uint64_t sector, uint64_t sectors)
 {
-    struct oracle_change c = {
-        .kind = kind, .targets = 1, .sector = sector, .sectors = sectors};
+    struct oracle_change c = {.kind = kind, .targets = 1, .sector = sector, .sectors = sectors};
     snprintf(c.t[0].volume, ORACLE_NAME, "%s", volume);
+    vd_log(VD_LOG_DEBUG, "%s %s [%" PRIu64 ", +%" PRIu64 ")",
+           kind == ORACLE_ZERO ? "zero" : "write", volume, sector, sectors);
     return oracle_begin(w->oracle, &c);
 }
 
@@ -265,13 +282,14 @@ static int zero_or_discard(struct world *w, const char *volume, uint64_t sector,
     uint64_t last = end == size ? end : VD_ROUND_DOWN(end, (uint64_t)BLOCK_SECTORS);
     struct oracle_op *op[3];
     int n = 0;
-    if (first >= last) {
+    if (first > last) {
         if (!discard)
             op[n++] = content_begin(w, ORACLE_ZERO, volume, sector, sectors);
     } else {
         if (!discard && sector < first)
             op[n++] = content_begin(w, ORACLE_ZERO, volume, sector, first - sector);
-        op[n++] = content_begin(w, ORACLE_ZERO, volume, first, last - first);
+        if (first < last)
+            op[n++] = content_begin(w, ORACLE_ZERO, volume, first, last - first);
         if (!discard && last < end)
             op[n++] = content_begin(w, ORACLE_ZERO, volume, last, end - last);
     }
@@ -283,7 +301,8 @@ static int zero_or_discard(struct world *w, const char *volume, uint64_t sector,
     return r;
 }
 
-int world_zero(struct world *w, const char *volume, uint64_t sector, uint64_t sectors, unsigned flags)
+int world_zero(struct world *w, const char *volume, uint64_t sector, uint64_t sectors,
+               unsigned flags)
 {
     return zero_or_discard(w, volume, sector, sectors, flags, false);
 }
@@ -363,6 +382,7 @@ static int control(struct world *w, enum oracle_kind kind, const char *targets, 
     snprintf(c.to, sizeof(c.to), "%s", to ? to : "");
     struct oracle_op *op = oracle_begin(w->oracle, &c);
     int r = -EINVAL;
+    vd_log(VD_LOG_DEBUG, "control %d %s %s %" PRIu64, kind, targets, c.to, sectors);
     switch (kind) {
     case ORACLE_CREATE:
         r = vd_store_volume_create(s, t[0].volume, sectors * ORACLE_SECTOR, &err);
@@ -464,6 +484,7 @@ struct vd_pool *world_pool(struct world *w)
 
 static int background_end(struct world *w, const char *what, int r)
 {
+    vd_log(VD_LOG_DEBUG, "%s: %d", what, r);
     if (r >= 0 || r == -ENOSPC)
         return r;
     w->error = w->error ? w->error : r;

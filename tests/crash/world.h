@@ -28,13 +28,13 @@ struct world {
     struct vd_simdisk *disk;
     struct vd_store *store; /* NULL while closed */
     struct oracle *oracle;
-    bool oracle_borrowed; /* belongs to the world that this one was cloned from */
+    bool oracle_borrowed;        /* belongs to the world that this one was cloned from */
     struct world_handle *handle; /* WORLD_HANDLES of them */
 
-    bool faulty;    /* a fault is armed: errors are to be expected, wrong bytes are not */
-    bool may_fill;  /* ENOSPC is to be expected */
-    bool stopped;   /* a change failed for good: no more of them */
-    int error;      /* the first one */
+    bool faulty;        /* a fault is armed: errors are to be expected, wrong bytes are not */
+    bool may_fill;      /* ENOSPC is to be expected */
+    bool stopped;       /* a change failed for good: no more of them */
+    int error;          /* the first one */
     bool refused_space; /* a change was refused with ENOSPC */
 
     /* of the last world_reopen */
@@ -103,15 +103,15 @@ void world_idle(struct world *w);
 
 /* ---- judging ---- */
 
-/* Opens the pool again, checks it, reads everything and has the oracle judge; what was found is then
- * what is certain. 0: fine, the store is open. -EUCLEAN etc.: refused by name, which only a faulty
- * world may; or the world has failed. */
+/* Opens the pool again, checks it, reads everything and has the oracle judge; what was found is
+ * then what is certain. 0: fine, the store is open. -EUCLEAN etc.: refused by name, which only a
+ * faulty world may; or the world has failed. */
 int world_reopen(struct world *w, unsigned flags, enum oracle_floor floor);
 /* The same without opening, on a store that is open. */
 int world_judge(struct world *w, enum oracle_floor floor);
 
-/* Runs fn on a fiber of a new SIM loop; a run that takes more than `limit_s` virtual seconds, or that
- * nothing can ever wake, fails the world. */
+/* Runs fn on a fiber of a new SIM loop; a run that takes more than `limit_s` virtual seconds, or
+ * that nothing can ever wake, fails the world. */
 void world_run(struct world *w, uint64_t seed, void (*fn)(struct world *w, void *arg), void *arg);
 
 #endif
