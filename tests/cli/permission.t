@@ -51,7 +51,7 @@ $ as-nobody vdisk snapshot create a.vdk@t
 ! vdisk: a.vdk is in use by another process: wait until that ends, or stop it
 [4]
 $ stop s
-$ as-nobody bash -c 'vdisk serve theirs/b.vdk > theirs/log 2>&1 & echo $! > theirs/pid; until grep -q ready theirs/log; do :; done'
+$ as-nobody bash -c 'vdisk serve theirs/b.vdk > theirs/log 2>&1 & echo $! > theirs/pid; until grep -qs ready theirs/log; do :; done'
 $ vdisk ls theirs/b.vdk
 VOLUME   SIZE  USED  OWN  SNAPSHOTS  STATE
 disk    1 MiB   0 B  0 B          0
@@ -73,7 +73,7 @@ $ as-nobody env XDG_CONFIG_HOME=$PWD/mine vdisk pool list
 $ as-nobody env XDG_CONFIG_HOME=$PWD/none vdisk pool create p theirs/p.vdk
 ! vdisk: the directory DIR/none does not exist: check the path
 [3]
-$ ls theirs; rmdir /tmp/vdisk-65534
+$ ls theirs; rm -rf /tmp/vdisk-65534
 b.vdk
 c.vdk
 log
