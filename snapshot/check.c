@@ -172,7 +172,8 @@ int check_run(struct check *k, uint64_t branch, const struct vd_run *run)
     int r = branch_begin(k, branch);
     if (r < 0 || !k->branch)
         return r;
-    k->report->runs++;
+    if (++k->report->runs % 128 == 0)
+        vd_fiber_yield();
     if (run->born == 0 || run->born > pool_epoch(k->s->pool) || run->died <= run->born)
         check_finding(k, "branch %" PRIu64 ", block %" PRIu64 ": born %" PRIu64 ", died %" PRIu64,
                       branch, run->lba, run->born, run->died);

@@ -179,7 +179,8 @@ struct diff {
     struct ranges ranges;
     uint64_t blocks; /* of `to` */
     uint64_t size;
-    uint64_t part; /* the block that `to` holds more of than `from`; UINT64_MAX: none */
+    uint64_t part;  /* the block that `to` holds more of than `from`; UINT64_MAX: none */
+    uint64_t cells; /* looked at */
     vd_diff_fn *fn;
     void *arg;
     struct vd_extent pending;
@@ -307,6 +308,8 @@ static int range_compare(struct diff *d, uint64_t lba, uint64_t end)
     while (r == 0 && lba < end) {
         uint64_t cell_end = VD_MIN(end, VD_ROUND_DOWN(lba, CELL) + CELL);
         bool zero;
+        if (++d->cells % 64 == 0)
+            vd_fiber_yield(); /* nodes in memory: let the others have their turn */
         r = cell_compare(d, lba, cell_end, &zero);
         lba = cell_end;
         if (r < 0 || !zero || lba >= end)

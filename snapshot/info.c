@@ -22,6 +22,7 @@ static int usage_sum(struct snap_store *s, uint64_t branch, uint64_t epoch, uint
     struct tree_cursor *c = malloc(sizeof(*c));
     struct tree_entry *e = malloc(sizeof(*e));
     int r = c && e ? 0 : -ENOMEM;
+    unsigned n = 0;
 
     *sum = *own = 0;
     if (r == 0)
@@ -37,6 +38,8 @@ static int usage_sum(struct snap_store *s, uint64_t branch, uint64_t epoch, uint
             *sum += vd_get64(od);
         if (e->key.w[1] == at && at == e->key.w[2])
             *own += vd_get64(od);
+        if (++n % 256 == 0)
+            vd_fiber_yield();
     }
     free(c);
     free(e);

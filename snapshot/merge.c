@@ -245,6 +245,7 @@ static int step(struct sweep *sw)
     uint64_t end, born = 0;
     bool old;
 
+    merge_breathe(sw->mg);
     sources_here(sw);
     int r = range_find(sw, &end, &old, &born);
     if (r == 1)

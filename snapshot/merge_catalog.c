@@ -117,6 +117,8 @@ static int entry_write(struct merge *mg, struct tree_writer **w, const struct ma
     struct tree_entry *t = &mg->entry;
     int r = 0;
 
+    merge_breathe(mg);
+
     if (!*w)
         r = tree_writer_new(mg->m->forest, TREE_CATALOG, &mg->m->base[TREE_CATALOG],
                             mg->m->incarnation, mg->m->counter, w);

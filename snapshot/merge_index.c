@@ -299,6 +299,7 @@ static int take_u64(struct merge *mg, enum tree_id t, struct tree_writer **w, co
     le64_t od;
 
     *ret = 0;
+    merge_breathe(mg);
     int r = writer_seek(mg, t, w, &k);
     if (r == 0)
         r = tree_writer_peek(*w, e);

@@ -30,12 +30,6 @@ unsigned epochs_ceil(const uint64_t *v, unsigned n, uint64_t epoch)
     return lo;
 }
 
-bool epochs_has(const uint64_t *v, unsigned n, uint64_t epoch)
-{
-    unsigned i = epochs_ceil(v, n, epoch);
-    return i < n && v[i] == epoch;
-}
-
 bool version_needed(const struct mbranch *b, uint64_t born, uint64_t died)
 {
     if (!b->needed)

@@ -119,6 +119,7 @@ struct merge {
     struct overlay_pos *pos;
     struct overlay_span span;
     bool has_span;
+    uint64_t steps;
     /* Workspace of cells. */
     struct ver *ver;
     size_t nver, ver_room;
@@ -129,12 +130,18 @@ struct merge {
     struct tree_cursor cursor;
 };
 
+/* A merge may find everything in memory; I/O goes on all the same. Call once per cell or key. VD_YIELDS */
+static inline void merge_breathe(struct merge *mg)
+{
+    if (++mg->steps % 32 == 0)
+        vd_fiber_yield();
+}
+
 /* ---- merge_plan.c: what is needed and what is to be done ---- */
 
 bool version_needed(const struct mbranch *b, uint64_t born, uint64_t died);
 /* Blocks below this, of the cell at lba, have something under them: ZERO must be said there. */
 uint64_t explicit_limit(const struct mbranch *b, uint64_t lba);
-bool epochs_has(const uint64_t *v, unsigned n, uint64_t epoch);
 /* Index of the first >= epoch. */
 unsigned epochs_ceil(const uint64_t *v, unsigned n, uint64_t epoch);
 /* Chooses the 1 MiB chunks that purges visit in this merge. VD_YIELDS */

@@ -41,20 +41,25 @@ static struct snapshot_rec snapshot_now(struct snap_store *s, const struct volum
     return rec;
 }
 
-static int create_check(struct snap_store *s, const struct vd_target *t, int n, int i,
+static bool named_before(const struct vd_target *t, int i)
+{
+    /* Few targets: every pair is looked at. */
+    for (int j = 0; j < i; j++)
+        if (!strcmp(t[i].volume, t[j].volume) && !strcmp(t[i].snapshot, t[j].snapshot))
+            return true;
+    return false;
+}
+
+static int create_check(struct snap_store *s, const struct vd_target *t, int i,
                         struct vd_error *err)
 {
     struct volume *v = find_volume(s, t[i].volume, err);
     if (!v)
         return -ENOENT;
-    bool same = catalog_snapshot(&s->cat, v, t[i].snapshot) != NULL;
-    /* Twice the same in one command. Few targets: every pair is looked at. */
-    for (int j = 0; j < i && !same; j++)
-        same = !strcmp(t[i].volume, t[j].volume) && !strcmp(t[i].snapshot, t[j].snapshot);
-    if (same)
+    if (catalog_snapshot(&s->cat, v, t[i].snapshot) || named_before(t, i))
         return vd_fail(err, -EEXIST, "snapshot-exists", "there is already a snapshot \"%s@%s\"",
                        t[i].volume, t[i].snapshot);
-    return n > 0 ? 0 : -EINVAL;
+    return 0;
 }
 
 int op_snapshot_create(struct vd_store *st, const struct vd_target *t, int n, struct vd_error *err)
@@ -65,7 +70,7 @@ int op_snapshot_create(struct vd_store *st, const struct vd_target *t, int n, st
     vd_fmutex_lock(&s->control);
     int r = writable(s, err);
     for (int i = 0; r == 0 && i < n; i++)
-        r = create_check(s, t, n, i, err);
+        r = create_check(s, t, i, err);
     if (r == 0) {
         txn_init(&x, s);
         for (int i = 0; i < n; i++) {
@@ -96,14 +101,6 @@ static int delete_check(const struct snapshot *sn, struct vd_error *err)
         return vd_fail(err, -EBUSY, "volume-busy", "snapshot \"%s@%s\" is in use",
                        sn->volume->rec.name, sn->rec.name);
     return 0;
-}
-
-static bool named_before(const struct vd_target *t, int i)
-{
-    for (int j = 0; j < i; j++)
-        if (!strcmp(t[i].volume, t[j].volume) && !strcmp(t[i].snapshot, t[j].snapshot))
-            return true;
-    return false;
 }
 
 int op_snapshot_delete(struct vd_store *st, const struct vd_target *t, int n, struct vd_error *err)

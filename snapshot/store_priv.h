@@ -20,7 +20,6 @@ struct snap_store {
     struct map3 dirty;         /* catalogue keys logged since the last freeze */
     struct merge_state *frozen; /* from freeze to publish */
     struct vd_fmutex control;  /* control operations come one at a time */
-    bool loaded;
 
     /* Background work as of the last publish, and whether it may have changed since. */
     bool backlog_known, backlog_any;

@@ -114,11 +114,14 @@ static int extents_find(struct vol_disk *d, uint64_t off, uint64_t len, struct v
                         int *n)
 {
     uint64_t off_end = off + len, lba = off / VD_BLOCK, end = VD_DIV_UP(off_end, VD_BLOCK);
+    unsigned cells = 0;
     int max = *n, r = 0;
 
     *n = 0;
     while (lba < end) {
         struct cell_view v = {.want = UINT32_MAX};
+        if (++cells % 64 == 0)
+            vd_fiber_yield(); /* nodes in memory: let the others have their turn */
         uint64_t cell_end = VD_MIN(end, VD_ROUND_UP(lba + 1, (uint64_t)VD_CELL_BLOCKS));
         r = view_cell_load(d->s, d->ref, lba / VD_CELL_BLOCKS, &v);
         if (r < 0 || !extents_cell(&v, lba, cell_end, off, off_end, ret, n, max))
