@@ -12,7 +12,7 @@ $ VDISK_FAKE_FROM=2500000000 VDISK_FAKE_STALL=$PWD/stall vdisk import big.raw a.
 job 1
 $ until vdisk job list a.vdk | grep -qE 'running +[23](\.[0-9])? GiB'; do :; done
 $ kill -TERM $(vdisk ls --json | grep -o '"pid": [0-9]*' | grep -o '[0-9]*')
-> until vdisk job list a.vdk | grep -q stopping; do :; done; rm stall; while vdisk ls | grep -q import; do :; done
+> until vdisk job list a.vdk | grep -qE 'stopping|interrupted'; do :; done; rm stall; while vdisk ls | grep -q import; do :; done
 $ vdisk job list a.vdk
 ID  KIND    TARGET  STATE         DONE  TOTAL
  1  import  v       interrupted  2 GiB  3 GiB
