@@ -252,13 +252,6 @@ static bool going(const struct history *h)
     return h->left > 0 && !world_failed(&h->w) && !h->w.stopped && !vd_simdisk_is_cut(h->w.disk);
 }
 
-static void paranoid(void *arg, const char *f)
-{
-    struct history *h = arg;
-    if (!h->w.faulty && !vd_simdisk_is_cut(h->w.disk))
-        world_fail(&h->w, "op %u: %s", h->ops, f);
-}
-
 static void worker(void *arg)
 {
     struct history *h = arg;
@@ -266,12 +259,6 @@ static void worker(void *arg)
         h->left--;
         h->ops++;
         do_something(h);
-        if (getenv("CRASH_PARANOID")) {
-            struct vd_check_report rep;
-            struct vd_error err;
-            if (h->w.store && !h->w.stopped)
-                vd_store_check(h->w.store, true, paranoid, h, NULL, &rep, &err);
-        }
     }
     vd_group_done(&h->group);
 }
@@ -361,9 +348,9 @@ static void history_body(struct world *w, void *arg)
     (void)world_attach(w, 0);
     for (unsigned i = 0; i < 2; i++)
         (void)world_create(w, volume_name[i], 64 + draw(h, h->volume_max - 64));
-    unsigned sessions = 3 + (unsigned)draw(h, 3);
-    while ((sessions-- || h->ops < 100 || h->crashes < 2 || !h->recoveries_cut) &&
-           !world_failed(w)) {
+    unsigned sessions = draw(h, 16) ? 3 + (unsigned)draw(h, 3) : 60; /* some pools grow old */
+    for (unsigned i = 0; i < sessions || h->ops < 100 || h->crashes < 2 || !h->recoveries_cut;
+         i++) {
         session(h);
         if (world_failed(w))
             break;
