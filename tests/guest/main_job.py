@@ -17,8 +17,9 @@ from steps import Scratch, check, run
 from vdisk import Vdisk
 
 ROOT_OFFSET = (1 + 64) << 20  # of the root partition, as tools/make-guest lays it out
-WRITER_BLOCKS = 300
+WRITER_BLOCKS = 200
 WRITER_BLOCK = 65536
+ENV = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
 class Context:
@@ -43,9 +44,22 @@ def file_sum(path):
 def fsck(image):
     """A full check of the root file system inside a raw image, by e2fsck, changing nothing."""
     done = subprocess.run(["e2fsck", "-fn", f"{image}?offset={ROOT_OFFSET}"], capture_output=True,
-                          text=True, stdin=subprocess.DEVNULL,
-                          env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"))
+                          text=True, stdin=subprocess.DEVNULL, env=ENV)
     check(done.returncode == 0, f"e2fsck says {done.returncode}: {done.stdout}{done.stderr}")
+
+
+def fsck_after_crash(image):
+    """Replays the journal as the next mount would; only then must everything be in order."""
+    subprocess.run(["e2fsck", "-fy", f"{image}?offset={ROOT_OFFSET}"], capture_output=True,
+                   stdin=subprocess.DEVNULL, env=ENV)
+    fsck(image)
+
+
+def cat(image, path):
+    """A file's text, read from the image without mounting it."""
+    done = subprocess.run(["debugfs", "-R", f"cat {path}", f"{image}?offset={ROOT_OFFSET}"],
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL, env=ENV)
+    return done.stdout
 
 
 def export(c, target, name):
@@ -95,6 +109,28 @@ def step_snapshot_stays(c):
     check(status == 4, f"rollback under a running guest: status {status}, not 4 (busy): {err}")
 
 
+COUNTER = """
+(i=0; while :; do
+    i=$((i + 1))
+    echo $i >/count.new && sync /count.new && mv /count.new /count && sync / && echo $i >/run/count
+done) >/dev/null 2>&1 &
+until [ -s /run/count ]; do sleep 0.1; done
+"""
+
+
+def step_snapshots_under_load(c):
+    """snapshots under load hold all that was synced, in a file system that is whole."""
+    c.guest.run(COUNTER)
+    for name in ("load-1", "load-2", "load-3"):
+        synced = int(c.guest.run("cat /run/count"))
+        c.vdisk.run("snapshot", "create", f"{c.pool}@{name}")
+        image = export(c, f"{c.pool}@{name}", "load.raw")
+        fsck_after_crash(image)
+        found = int(cat(image, "/count") or 0)
+        check(found >= synced, f"{name}: the guest had synced {synced}, there is {found}")
+    c.vdisk.run("snapshot", "delete", *(f"{c.pool}@load-{n}" for n in (1, 2, 3)))
+
+
 def step_destroy(c):
     """the guest destroys its own disk, and no longer boots."""
     c.guest.run("rm -rf --no-preserve-root --one-file-system / || true")
@@ -117,6 +153,25 @@ def step_rollback(c):
           "the treasure has changed")
     c.guest.power_off()
     fsck(export(c, c.pool, "live.raw"))
+
+
+def step_trim(c):
+    """the file gets smaller when the guest deletes and trims, while it runs."""
+    c.guest.boot()
+    c.guest.run("fstrim /")
+    before = os.stat(c.pool).st_blocks * 512
+    c.guest.run("dd if=/dev/urandom of=/big bs=1M count=192 conv=fsync")
+    full = os.stat(c.pool).st_blocks * 512
+    check(full > before + (150 << 20), f"192 MiB more made {before} bytes into {full}")
+    c.guest.run("rm /big; sync; fstrim /")
+    # Space comes back with checkpoints, which follow writes: a count of them limits this, not time.
+    for _ in range(60):
+        if os.stat(c.pool).st_blocks * 512 < before + (80 << 20):
+            break
+        c.guest.run("dd if=/dev/urandom of=/small bs=1M count=4 conv=notrunc,fsync")
+    left = os.stat(c.pool).st_blocks * 512
+    check(left < before + (80 << 20), f"the file was {before}, grew to {full}, and keeps {left}")
+    c.guest.power_off()
 
 
 WRITER = f"""
@@ -152,7 +207,7 @@ def step_kill_server(c):
     c.guest.boot()
     c.guest.run("ROUND=1\n" + WRITER)
     kills = 0
-    for goal in range(30, WRITER_BLOCKS - 10, 45):
+    for goal in range(20, WRITER_BLOCKS - 10, 34):
         while progress(c) < goal:
             time.sleep(0.05)
         c.server.kill()
@@ -191,8 +246,9 @@ def step_clean(c):
     c.vdisk.run("check", c.pool, "--data")
 
 
-STEPS = [step_import, step_boot, step_snapshot, step_snapshot_stays, step_destroy, step_rollback,
-         step_kill_server, step_power_cut, step_clean]
+STEPS = [step_import, step_boot, step_snapshot, step_snapshot_stays,
+         step_snapshots_under_load, step_destroy, step_rollback, step_trim, step_kill_server,
+         step_power_cut, step_clean]
 
 
 def main():
