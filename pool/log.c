@@ -761,6 +761,7 @@ int log_start(struct vd_pool *p)
 
 void log_done(struct vd_pool *p)
 {
+    free(p->log.tail.v);
     struct vd_list *lists[] = {&p->log.inflight, &p->log.group, &p->log.spare};
     for (unsigned i = 0; i < VD_ARRAY_SIZE(lists); i++) {
         struct vd_list *l;

@@ -225,6 +225,8 @@ static int pool_start(struct vd_pool *p, struct vd_error *err)
     uint64_t before = VD_MAX(p->label.incarnation, p->root.incarnation);
     int r = head_heal_root(p);
     if (r == 0)
+        r = replay_tail_rewrite(p);
+    if (r == 0)
         r = session_begin(p);
     space_update_reserve(p);
     bool scarce = p->segs.free_backed < space_keep_segments(p) + OD_LOG_NEXT &&

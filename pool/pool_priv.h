@@ -19,7 +19,7 @@ struct pool_seg {
     bool warm;   /* the chunk has been written before: overwriting needs no metadata of the host */
     bool backed; /* the host has given the space */
     bool victim; /* the cleaner is moving its live blocks, or has and the root is to come */
-    bool doomed;    /* the root being written forgets it: nobody else frees or empties it */
+    bool doomed; /* the root being written forgets it: nobody else frees or empties it */
     bool stuck;  /* cannot be emptied (rot): not to be tried again */
     uint32_t live;        /* blocks that the published trees name; for metadata, nodes */
     int32_t delta;        /* change to live by the merge under way */
@@ -32,13 +32,13 @@ struct pool_seg {
 
 struct pool_segments {
     struct pool_seg *v;
-    uint32_t room;      /* of v */
+    uint32_t room;  /* of v */
     uint32_t count; /* segments the table knows: chunks 0..count-1 of the device */
     uint32_t limit; /* most segments: by capacity, device and table */
     uint32_t free_backed;
-    uint32_t free_cold; /* free, not backed, below count */
-    uint32_t used;      /* open or closed */
-    uint32_t low_hint;  /* no free segment below this */
+    uint32_t free_cold;    /* free, not backed, below count */
+    uint32_t used;         /* open or closed */
+    uint32_t low_hint;     /* no free segment below this */
     uint32_t table_backed; /* entries that the table's areas have host space for */
     struct vd_fmutex alloc_lock;
     uint64_t freed_at_ns; /* when something was last freed: punching waits a little */
@@ -68,7 +68,19 @@ struct log_rec {
     struct vd_list ops; /* pool_op that end in this record */
 };
 
+/* Records that replay took over from above the horizon. */
+struct log_span {
+    struct vd_addr at;
+    uint32_t blocks;
+    uint64_t csum;
+};
+struct log_tail {
+    struct log_span *v;
+    size_t count, room;
+};
+
 struct pool_log {
+    struct log_tail tail;
     struct vd_logref cur;
     struct vd_logref
         next[OD_LOG_NEXT]; /* reserved successors; the last may be missing for a while */
@@ -185,7 +197,7 @@ struct vd_pool {
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
         struct vd_waitq kick;  /* the keeper waits here */
         bool kicked;
-        uint64_t refusals;     /* goes up when it is found that nothing more can be had */
+        uint64_t refusals; /* goes up when it is found that nothing more can be had */
     } space;
 
     unsigned fibers; /* of the pool's own, running */
@@ -214,8 +226,8 @@ int head_read_label(struct vd_dev *dev, struct vd_label *ret, struct vd_error *e
 int head_write_label(struct vd_pool *p);
 int head_read_root(struct vd_pool *p, struct vd_error *err);
 int head_write_root(struct vd_pool *p, const struct vd_root *r);
-/* A crash may have come between the two copies of the newest root: writes the one that is missing. Not
- * flushed. VD_YIELDS */
+/* A crash may have come between the two copies of the newest root: writes the one that is missing.
+ * Not flushed. VD_YIELDS */
 int head_heal_root(struct vd_pool *p);
 int head_read_table(struct vd_pool *p, struct vd_error *err);
 /* Writes the table of the generation that the coming root `r` names; fills r's table fields.
@@ -267,6 +279,8 @@ void log_wake_writers(struct vd_pool *p);
 
 /* replay.c */
 int pool_replay(struct vd_pool *p, struct vd_error *err);
+/* Writes the log's end again, as far as no flush is known to have covered it. VD_YIELDS */
+int replay_tail_rewrite(struct vd_pool *p);
 
 /* meta.c */
 extern const struct forest_io pool_forest_io;

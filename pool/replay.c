@@ -386,7 +386,30 @@ static int step(struct replay *r)
 
 /* ---- above the horizon ---- */
 
-/* Reads and verifies the payload that a record's entries name. 0 or -EBADMSG. */
+/* Does the payload hold what the record's entries say? 0, -EBADMSG, -EUCLEAN. */
+static int payload_check(const struct vd_record *rec, const uint8_t *header, const uint8_t *payload)
+{
+    const uint8_t *at = header + OD_RECORD_ENTRIES;
+    size_t left = rec->entries_len;
+    for (unsigned i = 0; i < rec->entry_count; i++) {
+        struct vd_entry e;
+        int n = entry_decode(at, left, &e);
+        if (n < 0)
+            return n;
+        if (e.type == VD_ENTRY_WRITE) {
+            if (e.payload + e.blocks > rec->payload_blocks)
+                return -EUCLEAN;
+            for (uint64_t b = 0; b < e.blocks; b++)
+                if (vd_xxh3(payload + (e.payload + b) * VD_BLOCK, VD_BLOCK) != e.csum[b])
+                    return -EBADMSG;
+        }
+        at += n;
+        left -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Reads and verifies the payload of a record. 0 or -EBADMSG. */
 static int payload_verify(struct vd_pool *p, const struct pending *q)
 {
     size_t len = (size_t)q->rec.payload_blocks * VD_BLOCK;
@@ -398,24 +421,49 @@ static int payload_verify(struct vd_pool *p, const struct pending *q)
     int r = vd_dev_read(p->dev, addr_off(p, vd_addr_plus(q->rec.at, 1)), buf, len);
     if (r < 0)
         return r == -EIO || r == -EINVAL ? -EBADMSG : r;
-    const uint8_t *at = q->header + OD_RECORD_ENTRIES;
-    size_t left = q->rec.entries_len;
-    for (unsigned i = 0; i < q->rec.entry_count; i++) {
-        struct vd_entry e;
-        int n = entry_decode(at, left, &e);
-        if (n < 0)
-            return n;
-        if (e.type == VD_ENTRY_WRITE) {
-            if (e.payload + e.blocks > q->rec.payload_blocks)
-                return -EUCLEAN;
-            for (uint64_t b = 0; b < e.blocks; b++)
-                if (vd_xxh3(buf + (e.payload + b) * VD_BLOCK, VD_BLOCK) != e.csum[b])
-                    return -EBADMSG;
-        }
-        at += n;
-        left -= (size_t)n;
+    return payload_check(&q->rec, q->header, buf);
+}
+
+/* A record that is taken over although no flush is known to have covered it: the host may have told
+ * its writer that a flush failed, and still show the bytes from memory that the next power cut
+ * empties. They are written again before the cut promises them. */
+static int tail_note(struct vd_pool *p, const struct vd_record *rec)
+{
+    struct log_tail *t = &p->log.tail;
+    if (t->count == t->room) {
+        size_t room = t->room ? t->room * 2 : 64;
+        struct log_span *v = realloc(t->v, room * sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        t->v = v;
+        t->room = room;
     }
+    t->v[t->count++] = (struct log_span){rec->at, 1 + rec->payload_blocks, rec->csum};
     return 0;
+}
+
+int replay_tail_rewrite(struct vd_pool *p)
+{
+    struct log_tail *t = &p->log.tail;
+    uint8_t *buf VD_CLEANUP(vd_cleanup_free) = NULL;
+    int r = 0;
+    if (t->count && !(buf = vd_alloc_aligned(p->chunk_size)))
+        return -ENOMEM;
+    for (size_t i = 0; r == 0 && i < t->count; i++) {
+        const struct log_span *s = &t->v[i];
+        struct vd_record rec;
+        uint64_t off = addr_off(p, s->at);
+        r = vd_dev_read(p->dev, off, buf, (size_t)s->blocks * VD_BLOCK);
+        if (r == 0)
+            r = record_decode(buf, &rec);
+        if (r == 0)
+            r = rec.csum == s->csum ? payload_check(&rec, buf, buf + VD_BLOCK) : -EBADMSG;
+        if (r == 0)
+            r = vd_dev_write(p->dev, off, buf, (size_t)s->blocks * VD_BLOCK);
+    }
+    free(t->v);
+    *t = (struct log_tail){0};
+    return r;
 }
 
 /* Everything left is above the horizon (or an operation that reaches there). */
@@ -430,6 +478,8 @@ static int verify_tail(struct replay *r)
         if (q->rec.seq <= r->horizon)
             continue;
         int res = payload_verify(r->p, q);
+        if (res == 0)
+            res = tail_note(r->p, &q->rec);
         if (res == -EBADMSG || res == -EUCLEAN) {
             good = q->rec.seq - 1;
             break;
