@@ -257,6 +257,7 @@ int checkpoint_run(struct vd_pool *p)
     } while (r == 0 && p->root.seq < want && !pool_failed(p));
     p->ckpt.running = false;
     p->ckpt.wanted = false;
+    p->ckpt.ended_ns = vd_loop_now_ns(p->loop);
     p->ckpt.last_error = r;
     p->ckpt.failures = r < 0 ? p->ckpt.failures + 1 : 0;
     if (r < 0)

@@ -167,8 +167,9 @@ struct vd_pool {
     uint64_t epoch;
 
     struct {
-        bool running; /* one at a time */
-        bool wanted;  /* the checkpointer is to run one */
+        bool running;      /* one at a time */
+        bool wanted;       /* the checkpointer is to run one */
+        uint64_t ended_ns; /* when the last one ended */
         uint64_t done, failures;
         int last_error;
         struct vd_waitq kick, finished;

@@ -12,6 +12,7 @@
 #include "pool/pool_priv.h"
 
 #define KEEPER_TICK_NS UINT64_C(250000000)
+#define BACKGROUND_EVERY_NS UINT64_C(1000000000)
 #define TRIM_AFTER_NS UINT64_C(2000000000)
 #define HEADERS_RESERVE_BLOCKS (VD_MIB(2) / VD_BLOCK)
 #define WARM_KEEP_BYTES VD_MIB(16)
@@ -185,10 +186,20 @@ static void keeper_trim(struct vd_pool *p)
         segs_trim(p, (uint32_t)keep);
 }
 
+/* Purges and folds advance with checkpoints: some of them each second while there are any. */
+static void keeper_background(struct vd_pool *p)
+{
+    uint64_t now = vd_loop_now_ns(p->loop);
+    if (p->ckpt.running || now - p->ckpt.ended_ns < BACKGROUND_EVERY_NS ||
+        !p->client->backlog(p->client_arg))
+        return;
+    checkpoint_want(p);
+}
+
 static bool keeper_has_more(const struct vd_pool *p)
 {
     return p->log.data_seq > p->log.durable_seq || p->log.sealed < p->log.data_seq ||
-           p->segs.freed_at_ns != 0 || p->space.waiting != 0;
+           p->segs.freed_at_ns != 0 || p->space.waiting != 0 || p->client->backlog(p->client_arg);
 }
 
 static void keeper(void *arg)
@@ -204,6 +215,7 @@ static void keeper(void *arg)
         if (p->log.window_bytes >= checkpoint_window(p) || overlay_memory(p->active) >= VD_MIB(40))
             checkpoint_want(p);
         log_seal(p);
+        keeper_background(p);
         if (p->segs.freed_at_ns && vd_loop_now_ns(p->loop) - p->segs.freed_at_ns > TRIM_AFTER_NS) {
             p->segs.freed_at_ns = 0;
             keeper_trim(p);
