@@ -378,7 +378,7 @@ void state_apply(const struct oracle *o, struct oracle_state *s, const struct or
     case ORACLE_WRITE:
     case ORACLE_ZERO:
         if (e)
-            apply_content(o, e, op, false);
+            apply_content(o, e, op, op->c.maybe);
         break;
     case ORACLE_CREATE:
         state_add(s, op->volume[0], NAME_LIVE, false, content_new(op->c.sectors));

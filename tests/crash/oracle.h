@@ -73,6 +73,7 @@ struct oracle_change {
     char to[ORACLE_NAME];     /* new name; of a rollback: the name under which the tip is kept */
     uint64_t sector, sectors; /* WRITE, ZERO; CREATE, RESIZE: sectors = size */
     bool discard;             /* ROLLBACK: the tip is not kept */
+    bool maybe;               /* ZERO: may be acknowledged without effect (a trim in a full pool) */
 };
 struct oracle_op;
 

@@ -234,9 +234,10 @@ static void changes_end(struct world *w, struct oracle_op *const *op, int n, int
 }
 
 static struct oracle_op *content_begin(struct world *w, enum oracle_kind kind, const char *volume,
-                                       uint64_t sector, uint64_t sectors)
+                                       uint64_t sector, uint64_t sectors, bool maybe)
 {
-    struct oracle_change c = {.kind = kind, .targets = 1, .sector = sector, .sectors = sectors};
+    struct oracle_change c = {
+        .kind = kind, .targets = 1, .sector = sector, .sectors = sectors, .maybe = maybe};
     snprintf(c.t[0].volume, ORACLE_NAME, "%s", volume);
     vd_log(VD_LOG_DEBUG, "%s %s [%" PRIu64 ", +%" PRIu64 ")",
            kind == ORACLE_ZERO ? "zero" : "write", volume, sector, sectors);
@@ -259,7 +260,7 @@ int world_write(struct world *w, const char *volume, uint64_t sector, uint64_t s
     uint64_t start = VD_ROUND_DOWN(sector, (uint64_t)BLOCK_SECTORS);
     for (uint64_t s = sector; s < sector + sectors && n < (int)VD_ARRAY_SIZE(op); n++) {
         uint64_t end = VD_MIN(sector + sectors, start + (uint64_t)(n + 1) * OP_SECTORS);
-        op[n] = content_begin(w, ORACLE_WRITE, volume, s, end - s);
+        op[n] = content_begin(w, ORACLE_WRITE, volume, s, end - s, false);
         oracle_fill(oracle_version(op[n]), s, buf + (s - sector) * ORACLE_SECTOR, end - s);
         s = end;
     }
@@ -282,16 +283,17 @@ static int zero_or_discard(struct world *w, const char *volume, uint64_t sector,
     uint64_t last = end == size ? end : VD_ROUND_DOWN(end, (uint64_t)BLOCK_SECTORS);
     struct oracle_op *op[3];
     int n = 0;
+    bool maybe = discard && (w->may_fill || w->faulty); /* a trim never fails for want of space */
     if (first > last) {
         if (!discard)
-            op[n++] = content_begin(w, ORACLE_ZERO, volume, sector, sectors);
+            op[n++] = content_begin(w, ORACLE_ZERO, volume, sector, sectors, false);
     } else {
         if (!discard && sector < first)
-            op[n++] = content_begin(w, ORACLE_ZERO, volume, sector, first - sector);
+            op[n++] = content_begin(w, ORACLE_ZERO, volume, sector, first - sector, false);
         if (first < last)
-            op[n++] = content_begin(w, ORACLE_ZERO, volume, first, last - first);
+            op[n++] = content_begin(w, ORACLE_ZERO, volume, first, last - first, maybe);
         if (!discard && last < end)
-            op[n++] = content_begin(w, ORACLE_ZERO, volume, last, end - last);
+            op[n++] = content_begin(w, ORACLE_ZERO, volume, last, end - last, false);
     }
     uint64_t off = sector * ORACLE_SECTOR, len = sectors * ORACLE_SECTOR;
     int r = discard ? vd_disk_discard(d, off, len, flags) : vd_disk_zero(d, off, len, flags);
