@@ -29,7 +29,7 @@ def needs(*tools):
 
 def run(*args, **kw):
     p = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                       timeout=240, **kw)
+                       errors="replace", timeout=240, **kw)
     if p.returncode != 0:
         raise AssertionError(f"{' '.join(args)}\nended with {p.returncode}:\n{p.stdout}")
     return p.stdout
