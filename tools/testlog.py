@@ -7,8 +7,8 @@
 Further runs repeat tests of the first in another build: of those only failures are counted.
 
 A meson test is a program with many cases. They are counted by what the programs say: cmocka's
-summary, or lines "ok ..." / "not ok ..." / "skipped: why". A program that says nothing is one case,
-by its exit status. A program that dies counts one failure on top of what it reported.
+summary, unittest's, or lines "ok ..." / "not ok ..." / "skipped: why". A program that says nothing is
+one case, by its exit status. A program that dies counts one failure on top of what it reported.
 """
 import json
 import os
@@ -18,6 +18,8 @@ import sys
 CMOCKA = re.compile(r"^\[  (PASSED|FAILED|SKIPPED) +\] (\d+) test\(s\)", re.M)
 TAP = re.compile(r"^(not ok|ok)\b(?!.*# SKIP)", re.M)
 SKIP = re.compile(r"^(?:skipped: (.*)|ok\b.*# SKIP ?(.*))$", re.M)
+UNITTEST = re.compile(r"^Ran (\d+) tests? in .*\n+(?:OK|FAILED)(?: \((.*)\))?$", re.M)
+UNITTEST_SKIP = re.compile(r"^.* \.\.\. skipped ['\"](.*)['\"]$", re.M)
 FAILED = ("FAIL", "ERROR", "TIMEOUT", "UNEXPECTEDPASS")
 
 
@@ -37,7 +39,14 @@ def count(test):
             passed += 1
         else:
             failed += 1
+    for ran, details in UNITTEST.findall(text):
+        numbers = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", details)}
+        wrong = sum(numbers.get(k, 0) for k in ("failures", "errors", "unexpected successes"))
+        unexplained += numbers.get("skipped", 0)
+        failed += wrong
+        passed += int(ran) - wrong - numbers.get("skipped", 0)
     skips = [next(filter(None, groups), "no reason given") for groups in SKIP.findall(text)]
+    skips += UNITTEST_SKIP.findall(text)
     result = test.get("result", "ERROR")
     if result == "SKIP":
         unexplained = max(unexplained, 1)
