@@ -27,7 +27,6 @@ struct history {
     bool tight;          /* the pool is smaller than its volumes */
     unsigned ops;        /* done in all sessions */
     unsigned crashes, recoveries_cut;
-    bool flush_fault; /* armed in this session */
     struct world w;
 
     /* of the session */
@@ -271,13 +270,12 @@ static void arm(struct history *h)
     static const enum vd_fault faults[] = {VD_FAULT_READ_EIO,  VD_FAULT_WRITE_EIO,
                                            VD_FAULT_FLUSH_EIO, VD_FAULT_ENOSPC,
                                            VD_FAULT_READ_FLIP, VD_FAULT_SLOW};
-    h->w.faulty = h->flush_fault = false;
+    h->w.faulty = false;
     if (draw(h, 4))
         vd_simdisk_cut_after(h->w.disk, (int64_t)(1 + draw(h, 1 + draw(h, 400))));
     if (draw(h, 4) == 0) {
         enum vd_fault fault = faults[draw(h, VD_ARRAY_SIZE(faults))];
         h->w.faulty = true;
-        h->flush_fault = fault == VD_FAULT_FLUSH_EIO;
         vd_simdisk_fault(h->w.disk, fault, 1 + draw(h, 60), draw(h, 3) == 0);
     }
 }
@@ -357,11 +355,6 @@ static void history_body(struct world *w, void *arg)
         if (world_failed(w))
             break;
         enum vd_crash kind = kinds[draw(h, VD_ARRAY_SIZE(kinds))];
-        /* What a failed flush should have covered stays visible and is never durable, whatever
-         * later flushes say: as long as the machine runs nobody can tell. The process ending alone
-         * would make a promise of it that no program could keep. */
-        if (h->flush_fault && vd_simdisk_fault_hit(w->disk))
-            kind = kinds[2 + draw(h, 4)];
         world_crash(w, kind);
         w->faulty = false;
         h->crashes++;
