@@ -8,6 +8,7 @@
 #include "format/format_priv.h"
 
 #define CATALOG_DELETE 1
+#define RELOCATE_LAST 1
 
 static bool lba_valid(uint64_t lba, uint64_t blocks)
 {
@@ -77,6 +78,7 @@ static void relocate_encode(const struct vd_entry *e, void *p)
     d->branch = vd_le32((uint32_t)e->branch);
     d->lba = vd_le64(e->lba);
     d->born = vd_le64(e->born);
+    d->e.flags = e->last ? RELOCATE_LAST : 0;
     d->from = addr_encode(e->addr);
     d->to = addr_encode(e->to);
 }
@@ -193,6 +195,7 @@ static int relocate_decode(const void *p, size_t len, struct vd_entry *e)
     e->branch = vd_get32(d->branch);
     e->lba = vd_get64(d->lba);
     e->born = vd_get64(d->born);
+    e->last = d->e.flags & RELOCATE_LAST;
     e->addr = addr_decode(d->from);
     e->to = addr_decode(d->to);
     if (!cell_valid(e->lba, e->blocks) || !addr_valid(e->addr, e->blocks) ||
@@ -263,13 +266,17 @@ int entry_decode(const void *p, size_t len, struct vd_entry *ret)
         [VD_ENTRY_EPOCH] = epoch_decode,       [VD_ENTRY_CATALOG] = catalog_decode,
         [VD_ENTRY_SEGMENT] = segment_decode,
     };
+    static const uint8_t flags[VD_ARRAY_SIZE(decode)] = {
+        [VD_ENTRY_RELOCATE] = RELOCATE_LAST,
+        [VD_ENTRY_CATALOG] = CATALOG_DELETE,
+    };
     const struct od_entry *d = p;
 
     if (len < sizeof(*d))
         return -EUCLEAN;
     size_t own = vd_get16(d->len);
     if (own > len || own < sizeof(*d) || own % 8 || d->type >= VD_ARRAY_SIZE(decode) ||
-        !decode[d->type] || (d->flags & ~(d->type == VD_ENTRY_CATALOG ? CATALOG_DELETE : 0)))
+        !decode[d->type] || (d->flags & ~flags[d->type]))
         return -EUCLEAN;
     memset(ret, 0, sizeof(*ret));
     ret->type = (enum vd_entry_type)d->type;

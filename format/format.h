@@ -152,6 +152,7 @@ struct vd_entry {
     struct vd_addr addr;           /* BULK; RELOCATE: from */
     struct vd_addr to;             /* RELOCATE */
     uint64_t born;                 /* RELOCATE */
+    bool last;                     /* RELOCATE: nothing needed is left where it comes from */
     uint64_t epoch;                /* EPOCH */
     uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK */
     uint64_t key[3];               /* CATALOG */

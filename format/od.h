@@ -258,7 +258,8 @@ struct od_entry_bulk { /* + csum[blocks] */
     struct od_addr addr;
 };
 struct od_entry_relocate {
-    struct od_entry e;
+    struct od_entry
+        e; /* flags bit 0: the segment moved from holds nothing that is needed any more */
     le16_t blocks;
     uint8_t pad[2];
     le32_t branch;

@@ -386,6 +386,7 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
             /* While an overlay says "moved from there", nothing else may lie there. */
             p->segs.v[e.addr.seg].last_seq = VD_MAX(p->segs.v[e.addr.seg].last_seq, rec->seq);
             r = overlay_relocate(p->active, e.branch, e.lba, e.blocks, e.addr, e.to);
+            p->segs.v[e.addr.seg].emptied |= e.last;
             break;
         case VD_ENTRY_EPOCH:
             p->epoch = e.epoch;

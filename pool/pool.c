@@ -220,12 +220,35 @@ static int session_root(struct vd_pool *p)
     return head_write_label(p);
 }
 
+static bool seg_was_emptied(const struct pool_seg *s)
+{
+    /* The root may be younger than the entry: then nodes may have come to lie there since. */
+    return s->state == VD_SEG_CLOSED && s->emptied &&
+           (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN);
+}
+
+/* Segments that the cleaner had emptied are free again, once the relocations that say so are
+ * certainly durable: a pool that was nearly full has no other space to open with. */
+static int release_emptied(struct vd_pool *p)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        any |= seg_was_emptied(&p->segs.v[i]);
+    int r = any ? vd_dev_flush(p->dev) : 0;
+    for (uint32_t i = 0; r == 0 && i < p->segs.count; i++)
+        if (seg_was_emptied(&p->segs.v[i]))
+            seg_release(p, i);
+    return r;
+}
+
 static int pool_start(struct vd_pool *p, struct vd_error *err)
 {
     uint64_t before = VD_MAX(p->label.incarnation, p->root.incarnation);
     int r = head_heal_root(p);
     if (r == 0)
         r = replay_tail_rewrite(p);
+    if (r == 0)
+        r = release_emptied(p);
     if (r == 0)
         r = session_begin(p);
     space_update_reserve(p);

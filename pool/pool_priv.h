@@ -16,11 +16,12 @@
 struct pool_seg {
     uint8_t state;  /* enum vd_seg_state */
     uint8_t stream; /* enum vd_stream_kind */
-    bool warm;   /* the chunk has been written before: overwriting needs no metadata of the host */
-    bool backed; /* the host has given the space */
-    bool victim; /* the cleaner is moving its live blocks, or has and the root is to come */
-    bool doomed; /* the root being written forgets it: nobody else frees or empties it */
-    bool stuck;  /* cannot be emptied (rot): not to be tried again */
+    bool warm;    /* the chunk has been written before: overwriting needs no metadata of the host */
+    bool backed;  /* the host has given the space */
+    bool victim;  /* the cleaner is moving its live blocks, or has and the root is to come */
+    bool doomed;  /* the root being written forgets it: nobody else frees or empties it */
+    bool stuck;   /* cannot be emptied (rot): not to be tried again */
+    bool emptied; /* replay: the log says that nothing needed is left, and nothing came since */
     uint32_t live;        /* blocks that the published trees name; for metadata, nodes */
     int32_t delta;        /* change to live by the merge under way */
     uint32_t pins;        /* readers between resolve and verify (I11) */

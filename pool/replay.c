@@ -117,6 +117,7 @@ static int segment_claim(struct vd_pool *p, uint32_t seg, enum vd_stream_kind st
         *s = (struct pool_seg){.warm = true, .backed = true};
     s->stream = (uint8_t)stream;
     s->state = VD_SEG_CLOSED;
+    s->emptied = false;
     if (rid)
         s->rid = rid;
     s->last_seq = VD_MAX(s->last_seq, seq);

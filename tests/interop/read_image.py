@@ -232,7 +232,7 @@ def entries(data, count, payload):
         need(len(data) >= 4, "entry: cut off")
         kind, flags, length = struct.unpack_from("<BBH", data, 0)
         need(4 <= length <= len(data) and length % 8 == 0, "entry: length")
-        need(flags == 0 or (kind == 6 and flags == 1), "entry: flags")
+        need(flags == 0 or (kind in (3, 6) and flags == 1), "entry: flags")
         need(kind in ENTRY, f"entry: type {kind}")
         least, parse = ENTRY[kind]
         need(length >= least, "entry: too short")
