@@ -36,6 +36,7 @@ struct clean {
     uint32_t victim[VICTIMS_MAX];
     uint8_t *data[VICTIMS_MAX];
     uint32_t moved[VICTIMS_MAX]; /* blocks, of each victim */
+    uint32_t left[VICTIMS_MAX];  /* of them, not yet published */
     unsigned victims;
     uint64_t root; /* counter of the root that the answers were about */
     struct move *moves;
@@ -296,10 +297,23 @@ static int moves_write(struct clean *c, size_t *ret_written)
 }
 
 /* One operation for all: it spans as many records as it takes. */
+/* Counts a move down; true for the last one of a segment that is empty with it. */
+static bool move_is_last(struct clean *c, const struct move *m)
+{
+    struct vd_pool *p = c->p;
+    unsigned v = 0;
+    while (c->victim[v] != m->run.addr.seg)
+        v++;
+    c->left[v] -= (uint32_t)m->run.blocks;
+    return c->left[v] == 0 && c->moved[v] == p->segs.v[c->victim[v]].live &&
+           c->root == p->root.counter;
+}
+
 static int moves_publish(struct clean *c, size_t written)
 {
     if (written == 0)
         return 0;
+    memcpy(c->left, c->moved, sizeof(c->left));
     struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(written, sizeof(*e));
     if (!e)
         return -ENOMEM;
@@ -310,6 +324,7 @@ static int moves_publish(struct clean *c, size_t written)
                                  .lba = m->run.lba,
                                  .blocks = m->run.blocks,
                                  .born = m->run.born,
+                                 .last = move_is_last(c, m),
                                  .addr = m->run.addr,
                                  .to = m->to};
     }

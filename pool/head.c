@@ -112,9 +112,10 @@ int head_heal_root(struct vd_pool *p)
     if (!buf || !r)
         return -ENOMEM;
     int res = 0;
+    bool sure = p->label.root_counter == p->root.counter;
     for (unsigned copy = 0; copy < 2 && res == 0; copy++) {
         uint64_t off = OD_ROOT_OFF(p->root.counter & 1) + copy * OD_HEAD_COPY;
-        if (vd_dev_read(p->dev, off, buf, 4096) == 0 && root_decode(buf, r) == 0 &&
+        if (sure && vd_dev_read(p->dev, off, buf, 4096) == 0 && root_decode(buf, r) == 0 &&
             r->counter == p->root.counter && vd_uuid_equal(&r->pool_uuid, &p->root.pool_uuid))
             continue;
         root_encode(&p->root, buf);

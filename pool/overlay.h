@@ -41,7 +41,8 @@ void cell_view_add(struct cell_view *v, uint64_t cell, const struct vd_run *run)
 
 /* ---- relocations: data moved by the cleaner ---- */
 
-/* `blocks` blocks at `from` (of branch, lba, born: inside one cell) now also lie at `to`. -ENOMEM. */
+/* `blocks` blocks at `from` (of branch, lba, born: inside one cell) now also lie at `to`. -ENOMEM.
+ */
 int overlay_relocate(struct overlay *ov, uint64_t branch, uint64_t lba, uint64_t blocks,
                      struct vd_addr from, struct vd_addr to);
 /* True and *to set when the block at `from` was moved (one step: if that was moved in turn, ask
@@ -56,13 +57,14 @@ struct overlay_span {
     uint64_t branch;
     uint64_t lba, blocks;
     bool relocations; /* the cell has relocations: look at the tree even without versions */
-    /* Versions inside the span, ascending by (born, lba); of one epoch they do not overlap. Owned by
-     * the position, good until the next overlay_next on it. */
+    /* Versions inside the span, ascending by (born, lba); of one epoch they do not overlap. Owned
+     * by the position, good until the next overlay_next on it. */
     const struct vd_run *versions;
     unsigned count;
 };
 struct overlay_pos;
-/* Positions are for overlays that do not change meanwhile, or that are re-seeked. NULL: no memory. */
+/* Positions are for overlays that do not change meanwhile, or that are re-seeked. NULL: no memory.
+ */
 struct overlay_pos *overlay_seek(const struct overlay *ov, uint64_t branch, uint64_t lba);
 /* The next span at or after the position, or false. The first may start at the cell boundary before
  * the lba sought. */
@@ -73,7 +75,8 @@ void overlay_pos_free(struct overlay_pos *pos);
 
 size_t overlay_entries(const struct overlay *ov); /* relocations included */
 size_t overlay_memory(const struct overlay *ov);  /* bytes, for the bound */
-uint64_t overlay_data_blocks(const struct overlay *ov); /* 4 KiB blocks that its DATA entries hold */
+uint64_t
+overlay_data_blocks(const struct overlay *ov); /* 4 KiB blocks that its DATA entries hold */
 bool overlay_empty(const struct overlay *ov);
 
 #endif

@@ -3,8 +3,9 @@
  * What the files of the overlay share.
  *
  * A branch has an index per level. Level 0 is keyed by cell; its records hold the versions inside a
- * cell. Level k > 0 is keyed by cell >> 5k; its records hold ZERO versions of 32^k whole cells, into
- * which long ZERO ranges are cut (at most 62 pieces a level, and a look-up probes only levels in use).
+ * cell. Level k > 0 is keyed by cell >> 5k; its records hold ZERO versions of 32^k whole cells,
+ * into which long ZERO ranges are cut (at most 62 pieces a level, and a look-up probes only levels
+ * in use).
  *
  * Invariants:
  *  1 in a record versions ascend by born, then by offset; those of one epoch do not overlap;
@@ -42,7 +43,8 @@ void arena_done(struct arena *a);
 
 /* ---- records ---- */
 
-/* A version is stored as its checksums, then this: so a record is read from its end, newest first. */
+/* A version is stored as its checksums, then this: so a record is read from its end, newest first.
+ */
 struct ov_ver {
     uint64_t born;
     struct vd_addr addr;
@@ -86,8 +88,8 @@ void **index_insert(struct ov_index *x, struct arena *a, uint64_t key, uint64_t 
 void index_remove(struct ov_index *x, struct arena *a, uint64_t key);
 /* The first key >= from, or false. */
 bool index_ceil(const struct ov_index *x, uint64_t from, uint64_t *key, void **val);
-/* Calls fn for the values at [lo, hi] in subtrees that may hold `epoch`; where it says true, the value
- * is removed. fn leaves nothing of that epoch, so the bound sinks. */
+/* Calls fn for the values at [lo, hi] in subtrees that may hold `epoch`; where it says true, the
+ * value is removed. fn leaves nothing of that epoch, so the bound sinks. */
 typedef bool index_drop_fn(void *arg, void *val);
 void index_drop(struct ov_index *x, struct arena *a, uint64_t lo, uint64_t hi, uint64_t epoch,
                 index_drop_fn *fn, void *arg);

@@ -229,7 +229,8 @@ int head_write_label(struct vd_pool *p);
 int head_read_root(struct vd_pool *p, struct vd_error *err);
 int head_write_root(struct vd_pool *p, const struct vd_root *r);
 /* A crash may have come between the two copies of the newest root: writes the one that is missing.
- * Not flushed. VD_YIELDS */
+ * Or both, where no label says that this root is durable: its flush may have failed, and the host
+ * may show it all the same. Not flushed. VD_YIELDS */
 int head_heal_root(struct vd_pool *p);
 int head_read_table(struct vd_pool *p, struct vd_error *err);
 /* Writes the table of the generation that the coming root `r` names; fills r's table fields.

@@ -261,10 +261,13 @@ static int successors_look(struct replay *r, const struct vd_logref next[OD_LOG_
         if (res < 0 || record_decode(r->peek, &rec) < 0 ||
             !header_ours(r, &rec, next[i].seg, 0, next[i].rid))
             continue;
+        /* Where a write failed after the log had gone on to the first, all from the bad record on
+         * is in the second, and what the first holds is void. */
+        if (r->succ.which >= 0 && rec.seq > r->succ.seq)
+            continue;
         r->succ.which = i;
         r->succ.seq = rec.seq;
         r->succ.prev_csum = rec.prev_csum;
-        break;
     }
     return 0;
 }
@@ -278,6 +281,10 @@ static int successor_enter(struct replay *r)
         !csum_of(r, r->succ.seq - 1, &csum) || csum != r->succ.prev_csum)
         return -ENODATA;
     const struct vd_logref *to = &r->succ.of[r->succ.which];
+    /* Even if all of it is found again further on, the way there leads through here. */
+    int res = segment_claim(r->p, to->seg, VD_STREAM_LOG, to->rid, r->succ.seq);
+    if (res < 0)
+        return res;
     pending_drop_from(r, r->succ.seq);
     r->seq = r->succ.seq;
     r->prev_csum = csum;

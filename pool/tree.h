@@ -107,8 +107,8 @@ int tree_head_find(struct forest *f, uint64_t branch, uint64_t lba, uint64_t blo
 int tree_history_find(struct forest *f, uint64_t branch, uint64_t lba, uint64_t blocks,
                       uint64_t epoch, struct vd_run *ret, int max, struct forest_need *need);
 /* Reads (either copy), verifies checksum, place in the tree and structure, caches. Several fibers
- * may ask for the same node; one reads. Returns 0, or -EAGAIN if the roots changed meanwhile and the
- * node is no longer readable (look again), -EBADMSG, -EUCLEAN, -EIO. VD_YIELDS */
+ * may ask for the same node; one reads. Returns 0, or -EAGAIN if the roots changed meanwhile and
+ * the node is no longer readable (look again), -EBADMSG, -EUCLEAN, -EIO. VD_YIELDS */
 int forest_load(struct forest *f, const struct forest_need *need);
 
 /* ---- cursors: reading in key order, loading as they go ---- */
@@ -122,8 +122,8 @@ struct tree_cursor {
 };
 void tree_cursor_init(struct tree_cursor *c, struct forest *f, enum tree_id t,
                       const struct tree_key *from);
-/* The first entry with key >= the cursor's; then the cursor moves beyond it. HEAD: a run that starts
- * before `from` and reaches into it counts. 0, -ENOENT at the end, or an error. VD_YIELDS */
+/* The first entry with key >= the cursor's; then the cursor moves beyond it. HEAD: a run that
+ * starts before `from` and reaches into it counts. 0, -ENOENT at the end, or an error. VD_YIELDS */
 int tree_cursor_next(struct tree_cursor *c, struct tree_entry *ret);
 
 /* ---- writer: one pass through a tree in ascending order, making a new one ---- */
@@ -143,8 +143,8 @@ int tree_writer_peek(struct tree_writer *w, struct tree_entry *ret);
 /* The same, but -ENOENT when its key is not below `limit`; does not read a node for that. */
 int tree_writer_peek_below(struct tree_writer *w, const struct tree_key *limit,
                            struct tree_entry *ret);
-/* Drops the entry just peeked: it will not be in the new tree. An error is reported by the calls that
- * follow. VD_YIELDS */
+/* Drops the entry just peeked: it will not be in the new tree. An error is reported by the calls
+ * that follow. VD_YIELDS */
 void tree_writer_take(struct tree_writer *w);
 /* Keeps the entry just peeked and moves past it. VD_YIELDS */
 int tree_writer_keep(struct tree_writer *w);
@@ -162,15 +162,16 @@ void tree_writer_abort(struct tree_writer *w);
 
 /* ---- for check and the metadata cleaner ---- */
 
-/* Walks every node of the tree at `root`, parents first, without using the cache; reads both copies.
- * fn gets the verified node, or err < 0 for a copy that is bad. VD_YIELDS */
-typedef int tree_node_fn(void *arg, const struct node_ptr *ptr, int copy, const struct od_node *node,
-                         unsigned level, int err);
+/* Walks every node of the tree at `root`, parents first, without using the cache; reads both
+ * copies. fn gets the verified node, or err < 0 for a copy that is bad. VD_YIELDS */
+typedef int tree_node_fn(void *arg, const struct node_ptr *ptr, int copy,
+                         const struct od_node *node, unsigned level, int err);
 int tree_walk(struct forest *f, enum tree_id t, const struct tree_root *root, tree_node_fn *fn,
               void *arg);
 /* True if the current tree names the node `n` found at `at` (one of its copies): the metadata
  * cleaner's question. *need as in tree_head_find. Returns 1, 0, -EAGAIN. */
-int tree_names(struct forest *f, const struct od_node *n, struct vd_addr at, struct forest_need *need);
+int tree_names(struct forest *f, const struct od_node *n, struct vd_addr at,
+               struct forest_need *need);
 
 /* Decodes and verifies a node's 4096 bytes: magic, checksum, pool, tree, level, order of keys,
  * lengths, indexes, overlaps. 0, -EBADMSG, -EUCLEAN. */
