@@ -167,6 +167,22 @@ static int write_root(struct vd_pool *p, struct vd_root *root, bool *freed)
     return r;
 }
 
+static void publish_segment(struct vd_pool *p, uint32_t i, uint64_t seq)
+{
+    struct pool_seg *s = &p->segs.v[i];
+    s->live = (uint32_t)((int64_t)s->live + s->delta);
+    s->stuck = s->stuck && s->delta == 0;
+    s->delta = 0;
+    if (!s->victim || s->pins || s->victim_seq > seq)
+        return;
+    s->victim = false;
+    s->stuck = s->live != 0;
+    /* The owners of what is left may be gone, and the trees not purged of them yet. */
+    if (s->stuck && !s->rotten && !p->client->backlog(p->client_arg))
+        vd_log(VD_LOG_WARNING, "%s: segment %u cannot be emptied: %u live blocks are not found",
+               vd_dev_path(p->dev), i, s->live);
+}
+
 static void publish(struct vd_pool *p, const struct vd_root *root, const struct pool_merge *m,
                     const bool *freed, uint32_t count)
 {
@@ -177,19 +193,8 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
         forest_set_root(p->forest, t, &m->root[t]);
     overlay_free(p->frozen);
     p->frozen = NULL;
-    for (uint32_t i = 0; i < p->segs.count; i++) {
-        struct pool_seg *s = &p->segs.v[i];
-        s->live = (uint32_t)((int64_t)s->live + s->delta);
-        s->delta = 0;
-        if (s->victim && s->pins == 0 && s->victim_seq <= root->seq) {
-            s->victim = false;
-            if (s->live)
-                vd_log(VD_LOG_WARNING,
-                       "%s: segment %u cannot be emptied: %u live blocks are not found",
-                       vd_dev_path(p->dev), i, s->live);
-            s->stuck |= s->live != 0;
-        }
-    }
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        publish_segment(p, i, root->seq);
     p->log.window_bytes -= VD_MIN(p->ckpt.window, p->log.window_bytes);
     p->client->publish(p->client_arg);
     for (uint32_t i = 0; i < count; i++)

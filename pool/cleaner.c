@@ -57,7 +57,7 @@ static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, d
 {
     return s->state == VD_SEG_CLOSED &&
            (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) && !s->stuck &&
-           !s->victim && !s->doomed && s->live > 0 && s->last_seq <= p->root.seq &&
+           !s->rotten && !s->victim && !s->doomed && s->live > 0 && s->last_seq <= p->root.seq &&
            s->unpublished == 0 && s->live <= most * p->seg_blocks;
 }
 
@@ -183,7 +183,7 @@ static int victim_scan(struct clean *c, unsigned v)
         return -ENOMEM;
     int res = vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size);
     if (res < 0) {
-        p->segs.v[seg].stuck = true;
+        p->segs.v[seg].rotten = true;
         return 0;
     }
     for (uint32_t block = 0; block < p->seg_blocks;) {
@@ -200,7 +200,7 @@ static int victim_scan(struct clean *c, unsigned v)
         block += 1 + rec.payload_blocks;
     }
     if (bad)
-        p->segs.v[seg].stuck = true;
+        p->segs.v[seg].rotten = true;
     return 0;
 }
 
@@ -296,7 +296,6 @@ static int moves_write(struct clean *c, size_t *ret_written)
     return 0;
 }
 
-/* One operation for all: it spans as many records as it takes. */
 /* Counts a move down; true for the last one of a segment that is empty with it. */
 static bool move_is_last(struct clean *c, const struct move *m)
 {
@@ -309,6 +308,7 @@ static bool move_is_last(struct clean *c, const struct move *m)
            c->root == p->root.counter;
 }
 
+/* One operation for all: it spans as many records as it takes. */
 static int moves_publish(struct clean *c, size_t written)
 {
     if (written == 0)
@@ -470,7 +470,11 @@ int cleaner_touch_meta(struct vd_pool *p)
     uint8_t *buf VD_CLEANUP(vd_cleanup_free) = NULL;
     uint32_t nodes = 0;
     bool *seen VD_CLEANUP(vd_cleanup_free) = NULL;
-    while (used > live + live / 2 + p->seg_blocks / 2 && nodes < META_NODES_PER_MERGE) {
+    /* Beyond what the merge needs anyway, as far as there is space. */
+    uint32_t keep = space_keep_segments(p), have = p->segs.free_backed;
+    uint64_t most = (have > keep ? (have - keep) / 2 : 0) * (uint64_t)p->seg_blocks;
+    while (used > live + live / 2 + p->seg_blocks / 2 &&
+           nodes < VD_MIN(META_NODES_PER_MERGE, most)) {
         if (!buf) {
             buf = vd_alloc_aligned(p->chunk_size);
             seen = calloc(p->segs.count, sizeof(*seen));

@@ -594,8 +594,10 @@ static void log_writer(void *arg)
         if (!rec) {
             if (pool_failed(p))
                 log_drop(p);
-            if (p->closing && vd_list_empty(&l->queue))
+            if (p->closing && vd_list_empty(&l->queue)) {
+                vd_wake_all(&l->work); /* those that found something in the queue may end as well */
                 break;
+            }
             vd_wait(&l->work);
             continue;
         }

@@ -252,8 +252,8 @@ static int pool_start(struct vd_pool *p, struct vd_error *err)
     if (r == 0)
         r = session_begin(p);
     space_update_reserve(p);
-    bool scarce = p->segs.free_backed < space_keep_segments(p) + OD_LOG_NEXT &&
-                  segs_back(p, space_keep_segments(p)) == 0;
+    uint32_t want = space_idle_segments(p) - 1, have = p->segs.free_backed;
+    bool scarce = r == 0 && have < want && segs_back(p, want - have) < want - have;
     if (r == 0 && (scarce || p->label.cut_count == OD_LABEL_CUTS)) {
         r = session_root(p);
     } else if (r == 0) {
@@ -341,9 +341,12 @@ int pool_close(struct vd_pool *p, struct vd_error *err)
         if (p->log.applied_seq > p->root.seq)
             r = checkpoint_run(p);
         pool_stop_fibers(p);
-        /* An idle image owns only what it needs. */
-        if (r == 0)
-            segs_trim(p, 0);
+        /* An idle image owns only what it needs: also to be opened and to delete something when its
+         * host has become full. */
+        if (r == 0) {
+            space_update_reserve(p);
+            segs_trim(p, space_idle_segments(p));
+        }
         if (r == 0 && !pool_failed(p)) {
             p->label.flags |= OD_LABEL_CLEAN;
             p->label.root_counter = p->root.counter;

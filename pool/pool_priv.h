@@ -20,7 +20,8 @@ struct pool_seg {
     bool backed;  /* the host has given the space */
     bool victim;  /* the cleaner is moving its live blocks, or has and the root is to come */
     bool doomed;  /* the root being written forgets it: nobody else frees or empties it */
-    bool stuck;   /* cannot be emptied (rot): not to be tried again */
+    bool stuck;   /* could not be emptied: not to be tried again before its `live` changes */
+    bool rotten;  /* cannot be read: not to be tried again */
     bool emptied; /* replay: the log says that nothing needed is left, and nothing came since */
     uint32_t live;        /* blocks that the published trees name; for metadata, nodes */
     int32_t delta;        /* change to live by the merge under way */
@@ -193,7 +194,7 @@ struct vd_pool {
     struct {
         uint64_t admitted;  /* blocks admitted and not yet placed */
         uint64_t reserved;  /* blocks kept for merges, cleaning, trims */
-        uint64_t for_merge; /* of these, what trims and the cleaner may not use */
+        uint32_t keep;      /* free segments that trims and the cleaner leave for the next merge */
         struct vd_waitq waiters;
         unsigned waiting;
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
@@ -316,6 +317,8 @@ int space_start(struct vd_pool *p);
 int64_t space_available(const struct vd_pool *p);
 /* Free segments that the cleaner leaves for the next merge and the log. */
 uint32_t space_keep_segments(const struct vd_pool *p);
+/* Free segments with host space that a closed pool keeps, to be opened and changed with (P4). */
+uint32_t space_idle_segments(const struct vd_pool *p);
 /* Blocks of segments in use that nothing needs. */
 uint64_t space_garbage(const struct vd_pool *p);
 bool space_may_grow(const struct vd_pool *p);

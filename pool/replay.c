@@ -417,7 +417,8 @@ static int payload_check(const struct vd_record *rec, const uint8_t *header, con
     return 0;
 }
 
-/* Reads and verifies the payload of a record. 0 or -EBADMSG. */
+/* Reads and verifies the payload of a record. 0 or -EBADMSG, or -EUCLEAN. What is bad is read once
+ * more: an error on the way must not end the log. */
 static int payload_verify(struct vd_pool *p, const struct pending *q)
 {
     size_t len = (size_t)q->rec.payload_blocks * VD_BLOCK;
@@ -426,10 +427,15 @@ static int payload_verify(struct vd_pool *p, const struct pending *q)
     uint8_t *buf VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(len);
     if (!buf)
         return -ENOMEM;
-    int r = vd_dev_read(p->dev, addr_off(p, vd_addr_plus(q->rec.at, 1)), buf, len);
-    if (r < 0)
-        return r == -EIO || r == -EINVAL ? -EBADMSG : r;
-    return payload_check(&q->rec, q->header, buf);
+    int r = -EBADMSG;
+    for (int tries = 0; r == -EBADMSG && tries < 2; tries++) {
+        r = vd_dev_read(p->dev, addr_off(p, vd_addr_plus(q->rec.at, 1)), buf, len);
+        if (r == 0)
+            r = payload_check(&q->rec, q->header, buf);
+        else if (r == -EIO || r == -EINVAL)
+            r = -EBADMSG;
+    }
+    return r;
 }
 
 /* A record that is taken over although no flush is known to have covered it: the host may have told
@@ -500,13 +506,24 @@ static int verify_tail(struct replay *r)
     return res;
 }
 
+/* Where the log seems to end, everything is read once more: an error on the way must not cut it. */
+static int step_surely(struct replay *r)
+{
+    int res = step(r);
+    if (res != -ENODATA && res != -EUCLEAN)
+        return res;
+    r->have = 0;
+    r->succ.which = -2;
+    return step(r);
+}
+
 /* Replays the records of one session; then r stands where the next one's log begins, if the label
  * has a cut for it. */
 static int replay_session(struct replay *r, const struct vd_cut *cut)
 {
     int res = 0;
     while (res == 0 && !(cut && r->seq > cut->last_seq))
-        res = step(r);
+        res = step_surely(r);
     if (res < 0 && res != -ENODATA)
         return res;
     if (!cut)

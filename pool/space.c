@@ -29,15 +29,24 @@ static uint64_t merge_nodes(const struct vd_pool *p, uint64_t entries)
     return dirty + dirty / 50 + 16;
 }
 
+/* Segments that the coming merge may open: none while both open ones have room to spare. */
+static uint32_t merge_segments(const struct vd_pool *p, uint64_t nodes)
+{
+    const struct bulk_stream *s = &p->meta.a;
+    uint64_t room = s->seg ? p->seg_blocks - s->block : 0;
+    return room >= 2 * nodes ? 0 : 2 * (uint32_t)VD_DIV_UP(nodes, p->seg_blocks);
+}
+
 void space_update_reserve(struct vd_pool *p)
 {
     uint64_t nodes = merge_nodes(p, overlay_entries(p->active));
     if (p->frozen)
         nodes += merge_nodes(p, overlay_entries(p->frozen));
-    /* Open segments: both metadata streams'; the cleaner's. */
-    p->space.for_merge = 2 * nodes + 2 * (uint64_t)p->seg_blocks;
+    p->space.keep = merge_segments(p, nodes) + 1;
+    /* As if both metadata streams had to begin new segments; the cleaner's; the log's. */
+    uint64_t merge = 2 * nodes + 2 * (uint64_t)p->seg_blocks;
     p->space.reserved =
-        (space_keep_segments(p) + 2) * (uint64_t)p->seg_blocks + HEADERS_RESERVE_BLOCKS;
+        (VD_DIV_UP(merge, p->seg_blocks) + 3) * (uint64_t)p->seg_blocks + HEADERS_RESERVE_BLOCKS;
 #ifdef VD_PLANT_RESERVE_NOT_ENFORCED
     p->space.reserved = 0;
 #endif
@@ -45,19 +54,27 @@ void space_update_reserve(struct vd_pool *p)
 
 uint32_t space_keep_segments(const struct vd_pool *p)
 {
-    return (uint32_t)VD_DIV_UP(p->space.for_merge, p->seg_blocks) + 1;
+    return p->space.keep;
+}
+
+uint32_t space_idle_segments(const struct vd_pool *p)
+{
+    return (uint32_t)VD_DIV_UP(p->space.reserved, p->seg_blocks) + 1 + OD_LOG_NEXT;
+}
+
+/* Blocks left in the log's own segments. */
+static int64_t log_room(const struct vd_pool *p)
+{
+    const struct pool_log *l = &p->log;
+    uint64_t segments = (l->next[0].seg != 0) + (l->next[1].seg != 0);
+    return (int64_t)(segments * p->seg_blocks + (p->seg_blocks - l->block));
 }
 
 /* The log's own segments are for whoever is admitted; behind them the reserve begins, whole. */
 int64_t space_available(const struct vd_pool *p)
 {
-    const struct pool_log *l = &p->log;
     int64_t spare = (int64_t)p->segs.free_backed * p->seg_blocks - (int64_t)p->space.reserved;
-    if (spare < 0)
-        return spare;
-    uint64_t segments = (l->next[0].seg != 0) + (l->next[1].seg != 0);
-    uint64_t in_log = segments * p->seg_blocks + (p->seg_blocks - l->block);
-    return spare + (int64_t)in_log - (int64_t)p->space.admitted;
+    return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
 }
 
 static uint64_t data_live(const struct vd_pool *p)
@@ -108,14 +125,15 @@ static bool paced(const struct vd_pool *p)
                 2 * checkpoint_window(p));
 }
 
-/* Blocks that an operation of this kind may still take. */
+/* Blocks that an operation of this kind may still take: one that makes room, all but what a merge
+ * needs. */
 static int64_t space_for(const struct vd_pool *p, unsigned flags)
 {
-    int64_t have = space_available(p);
-    if (flags & POOL_OP_RESERVE)
-        have +=
-            (int64_t)p->space.reserved - (int64_t)space_keep_segments(p) * (int64_t)p->seg_blocks;
-    return have;
+    if (!(flags & POOL_OP_RESERVE))
+        return space_available(p);
+    int64_t spare = (int64_t)p->segs.free_backed - (int64_t)space_keep_segments(p);
+    spare *= p->seg_blocks;
+    return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
 }
 
 int space_admit(struct vd_pool *p, struct pool_op *op)

@@ -355,7 +355,9 @@ static int sim_allocate(struct vd_dev *dev, uint64_t off, uint64_t len)
     struct vd_simdisk *disk = sim_of(dev)->disk;
     if (disk->cut)
         return -ENODEV;
-    if (off + len > disk->size_max || fault_strikes(disk, VD_FAULT_ENOSPC)) {
+    /* A host that is full refuses only what is not there yet. */
+    if (off + len > disk->size_max ||
+        (!simdisk_has(disk, off, len) && fault_strikes(disk, VD_FAULT_ENOSPC))) {
         (void)op_counts(disk);
         vd_fiber_yield();
         return -ENOSPC;

@@ -341,6 +341,16 @@ void simdisk_allocate(struct vd_simdisk *disk, uint64_t off, uint64_t len)
         block_mark(disk, chunk_get(disk, block), block % CHUNK_BLOCKS, true);
 }
 
+bool simdisk_has(const struct vd_simdisk *disk, uint64_t off, uint64_t len)
+{
+    for (uint64_t block = off / VD_BLOCK; block < (off + len) / VD_BLOCK; block++) {
+        const struct sim_chunk *c = chunk_find(disk, block);
+        if (!c || !c->allocated[block % CHUNK_BLOCKS])
+            return false;
+    }
+    return true;
+}
+
 /* ---- crashes ---- */
 
 static void durable_read_block(const struct vd_simdisk *disk, uint64_t block, uint8_t *buf)

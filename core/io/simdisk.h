@@ -62,6 +62,8 @@ void simdisk_tear(struct vd_simdisk *disk, struct sim_record *rec);
 void simdisk_flush(struct vd_simdisk *disk, uint64_t seq, bool lose);
 void simdisk_read(const struct vd_simdisk *disk, uint64_t off, void *buf, size_t len);
 void simdisk_allocate(struct vd_simdisk *disk, uint64_t off, uint64_t len);
+/* True if all of it has space already. */
+bool simdisk_has(const struct vd_simdisk *disk, uint64_t off, uint64_t len);
 /* Out of memory in the simulation, or a bug in its user: says so and aborts. */
 void simdisk_die(const char *fmt, ...) VD_PRINTF(1, 2) __attribute__((noreturn));
 

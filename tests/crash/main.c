@@ -128,14 +128,15 @@ static void worker_start(struct worker *wk, const struct options *opt)
 {
     fflush(stdout);
     wk->over = false;
-    wk->pid = fork();
-    if (wk->pid == 0) {
+    pid_t pid = fork();
+    if (pid == 0) {
         worker_main(wk, opt);
         fflush(stdout);
         exit(0);
     }
-    if (wk->pid < 0)
+    if (pid < 0)
         abort();
+    wk->pid = pid; /* shared memory: the parent's to write */
 }
 
 /* A worker that died says so, and another goes on with the next job. */

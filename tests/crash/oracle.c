@@ -501,6 +501,15 @@ uint32_t oracle_version(const struct oracle_op *op)
     return op->version;
 }
 
+bool oracle_range(const struct oracle_op *op, uint64_t *sector, uint64_t *sectors)
+{
+    if (sector)
+        *sector = op->c.sector;
+    if (sectors)
+        *sectors = op->c.sectors;
+    return op->c.kind == ORACLE_WRITE;
+}
+
 void oracle_kept(struct oracle *o, struct oracle_op *op, const char *name)
 {
     op->to = oracle_name(o, name);

@@ -176,6 +176,7 @@ struct search {
     const struct oracle *o;
     const struct oracle_state *found;
     enum oracle_floor floor;
+    const bool *seen; /* by version */
     struct oracle_verdict *v;
     struct oracle_state *nearest;
     struct difference least;
@@ -189,11 +190,12 @@ static bool must_survive(const struct search *s, const struct oracle_op *op)
     return op->must || s->floor == ORACLE_ACKNOWLEDGED;
 }
 
-/* What was open just before moment t, but for `not`. *must gets the ones that any set must hold.
- * SKIP: `not` must be in; STOP: so must something that was not even asked for by then. */
+/* What was open just before moment t, without `but`. *must gets the ones that any set must hold: a
+ * write shows that it happened by what it left, and one that left nothing makes no difference.
+ * SKIP: `but` must be in; STOP: so must something that was not even asked for by then. */
 enum { SKIP = -1, STOP = -2 };
-static int open_at(const struct search *s, uint64_t t, const struct oracle_op * not,
-                   const struct oracle_op *open[OPEN_MAX], unsigned *must)
+static int open_at(const struct search *s, uint64_t t, const struct oracle_op *but,
+                   const struct oracle_op *open[OPEN_MAX], uint64_t *must)
 {
     int n = 0;
     bool skip = false;
@@ -202,19 +204,19 @@ static int open_at(const struct search *s, uint64_t t, const struct oracle_op * 
         const struct oracle_op *op = s->o->op[i];
         if (op->refused || op->ack < t)
             continue;
-        bool needed = must_survive(s, op);
+        bool needed = must_survive(s, op), write = op->c.kind == ORACLE_WRITE;
         if (op->sub >= t && needed)
             return STOP;
-        if (op == not &&needed)
+        if (op == but && needed)
             skip = true;
-        if (op->sub >= t || op == not )
+        if (op->sub >= t || op == but || (write && !needed && !s->seen[op->version]))
             continue;
         if (n == OPEN_MAX) {
             skip |= needed;
             continue; /* gives up on sets with it: may accuse, never acquits wrongly */
         }
-        if (needed)
-            *must |= 1u << n;
+        if (needed || write)
+            *must |= UINT64_C(1) << n;
         open[n++] = op;
     }
     return skip ? SKIP : n;
@@ -222,11 +224,11 @@ static int open_at(const struct search *s, uint64_t t, const struct oracle_op * 
 
 /* Does base and the set make what was found? */
 static bool try_set(struct search *s, unsigned acked, const struct oracle_op *const *open, int n,
-                    unsigned set)
+                    uint64_t set)
 {
     struct oracle_state *st = state_copy(s->o->step[acked].state);
     for (int i = 0; i < n; i++)
-        if (set & 1u << i)
+        if (set >> i & 1)
             state_apply(s->o, st, open[i]);
     struct difference d;
     compare(s->o, st, s->found, &d);
@@ -234,7 +236,7 @@ static bool try_set(struct search *s, unsigned acked, const struct oracle_op *co
         s->v->unreadable = (unsigned)d.unreadable;
         s->v->lost = s->o->steps - 1 - acked;
         for (int i = 0; i < n; i++) {
-            bool in = set & 1u << i;
+            bool in = set >> i & 1;
             if (open[i]->ack != UINT64_MAX)
                 s->v->lost -= in;
             else
@@ -263,20 +265,44 @@ static int try_gap(struct search *s, unsigned acked)
     const struct oracle *o = s->o;
     const struct oracle_op *open[OPEN_MAX];
     const struct oracle_op *next = acked + 1 < o->steps ? o->step[acked + 1].op : NULL;
-    unsigned must;
+    uint64_t must;
     int n = open_at(s, next ? next->ack : UINT64_MAX - 1, next, open, &must);
     if (n < 0)
         return n == SKIP ? 0 : STOP;
-    for (unsigned set = (1u << n); set-- > 0;)
-        if ((set & must) == must && try_set(s, acked, open, n, set))
+    int free_bit[OPEN_MAX], bits = 0;
+    for (int i = 0; i < n && bits < SUBSETS_MAX; i++)
+        if (!(must >> i & 1))
+            free_bit[bits++] = i;
+    for (unsigned pick = 1u << bits; pick-- > 0;) {
+        uint64_t set = must;
+        for (int b = 0; b < bits; b++)
+            set |= (uint64_t)(pick >> b & 1) << free_bit[b];
+        if (try_set(s, acked, open, n, set))
             return 1;
+    }
     return 0;
+}
+
+/* Which versions can be seen anywhere in what was found. */
+static bool *versions_seen(const struct oracle *o, const struct oracle_state *found)
+{
+    bool *seen = oracle_alloc(NULL, o->vers + 1);
+    memset(seen, 0, o->vers + 1);
+    for (unsigned i = 0; i < found->n; i++)
+        for (size_t p = 0; p < found->v[i].content->npages; p++) {
+            const struct page *page = found->v[i].content->page[p];
+            for (unsigned k = 0; page && k < PAGE_SECTORS; k++)
+                if (page->v[k] < o->vers)
+                    seen[page->v[k]] = true;
+        }
+    return seen;
 }
 
 int oracle_judge(const struct oracle *o, const struct oracle_state *found, enum oracle_floor floor,
                  struct oracle_verdict *ret, char *why, size_t len)
 {
-    struct search s = {.o = o, .found = found, .floor = floor, .v = ret};
+    bool *seen VD_CLEANUP(vd_cleanup_free) = versions_seen(o, found);
+    struct search s = {.o = o, .found = found, .floor = floor, .seen = seen, .v = ret};
     *ret = (struct oracle_verdict){0};
     int r = 0;
     for (unsigned acked = o->steps; acked-- > 0 && r == 0;)

@@ -8,7 +8,8 @@
 #define PAGE_SECTORS 1024u
 #define NAME_LIVE 0    /* "" */
 #define NAME_UNKNOWN 1 /* the name under which a rollback kept the tip, if it did not say */
-#define OPEN_MAX 12    /* changes open at once that a judgement tries all subsets of */
+#define OPEN_MAX 64    /* changes open at once that a judgement looks at */
+#define SUBSETS_MAX 12 /* of them, those that leave no trace: all subsets are tried */
 
 /* Another version that the sector may hold as well. */
 struct alt {

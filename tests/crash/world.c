@@ -220,13 +220,32 @@ static void change_end(struct world *w, struct oracle_op *op, int r, bool durabl
         world_fail(w, "a change failed: %d (%s)", r, strerror(-r));
 }
 
-/* Of one call that made several operations: when it is refused, some may have happened. */
-static void changes_end(struct world *w, struct oracle_op *const *op, int n, int r, bool durable)
+/* Can anything of this write be seen? */
+static bool write_shows(struct vd_disk *d, const struct oracle_op *op)
+{
+    uint64_t sector, sectors;
+    bool shows = false;
+    (void)oracle_range(op, &sector, &sectors);
+    uint8_t *buf = vd_alloc_aligned(VD_ROUND_UP(sectors * ORACLE_SECTOR, VD_BLOCK));
+    if (vd_disk_read(d, sector * ORACLE_SECTOR, buf, sectors * ORACLE_SECTOR) == 0)
+        for (uint64_t i = 0; i < sectors && !shows; i++)
+            shows = oracle_parse(sector + i, buf + i * ORACLE_SECTOR) == oracle_version(op);
+    free(buf);
+    return shows;
+}
+
+/* Of one call that made several operations: when it is refused, some may have happened, and what
+ * comes later builds on them. */
+static void changes_end(struct world *w, struct vd_disk *d, struct oracle_op *const *op, int n,
+                        int r, bool durable)
 {
     for (int i = 0; i < n; i++) {
         if (n > 1 && r == -ENOSPC && (w->may_fill || w->faulty)) {
             w->refused_space = true;
-            oracle_end(w->oracle, op[i], ORACLE_OPEN, false);
+            enum oracle_end how = ORACLE_OPEN;
+            if (oracle_range(op[i], NULL, NULL))
+                how = write_shows(d, op[i]) ? ORACLE_DONE : ORACLE_REFUSED;
+            oracle_end(w->oracle, op[i], how, false);
         } else {
             change_end(w, op[i], r, durable);
         }
@@ -265,7 +284,7 @@ int world_write(struct world *w, const char *volume, uint64_t sector, uint64_t s
         s = end;
     }
     int r = vd_disk_write(d, sector * ORACLE_SECTOR, buf, sectors * ORACLE_SECTOR, flags);
-    changes_end(w, op, n, r, flags & VD_DISK_FUA);
+    changes_end(w, d, op, n, r, flags & VD_DISK_FUA);
     free(mem);
     return r;
 }
@@ -299,7 +318,7 @@ static int zero_or_discard(struct world *w, const char *volume, uint64_t sector,
     int r = discard ? vd_disk_discard(d, off, len, flags) : vd_disk_zero(d, off, len, flags);
     if (discard && r == -ENOSPC)
         world_fail(w, "a discard was refused for want of space");
-    changes_end(w, op, n, r, flags & VD_DISK_FUA);
+    changes_end(w, d, op, n, r, flags & VD_DISK_FUA);
     return r;
 }
 

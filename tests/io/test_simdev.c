@@ -429,8 +429,9 @@ static void history_write_faults(void)
     CHECK_IS(get(10), 0);
     CHECK_IS(get(11), 3);
     vd_simdisk_fault(disk, VD_FAULT_ENOSPC, 1, false);
-    CHECK_IS(vd_dev_allocate(dev, 0, VD_BLOCK), -ENOSPC);
-    CHECK_IS(vd_dev_allocate(dev, 0, VD_BLOCK), 0);
+    CHECK_IS(vd_dev_allocate(dev, 0, VD_BLOCK), 0); /* is there already */
+    CHECK_IS(vd_dev_allocate(dev, 40 * VD_BLOCK, VD_BLOCK), -ENOSPC);
+    CHECK_IS(vd_dev_allocate(dev, 40 * VD_BLOCK, VD_BLOCK), 0);
     CHECK_IS(vd_dev_allocate(dev, 2 * DISK_LEN, VD_BLOCK), -ENOSPC); /* the medium is full */
     CHECK_IS(put(2 * DISK_LEN / VD_BLOCK, 1), -ENOSPC);
 }
