@@ -176,8 +176,7 @@ static int victim_scan(struct clean *c, unsigned v)
 {
     struct vd_pool *p = c->p;
     uint32_t seg = c->victim[v];
-    struct pool_seg *s = &p->segs.v[seg];
-    bool bulk = s->stream == VD_STREAM_CLEAN, bad = false;
+    bool bulk = p->segs.v[seg].stream == VD_STREAM_CLEAN, bad = false;
     c->data[v] = vd_alloc_aligned(p->chunk_size);
     if (!c->data[v])
         return -ENOMEM;
@@ -188,11 +187,16 @@ static int victim_scan(struct clean *c, unsigned v)
     }
     for (uint32_t block = 0; block < p->seg_blocks;) {
         struct vd_record rec;
+        struct pool_seg *s = &p->segs.v[seg]; /* the array may move while this waits */
         const uint8_t *header = c->data[v] + (size_t)block * VD_BLOCK;
         if (record_decode(header, &rec) < 0 || rec.bulk != bulk || rec.pool != p->pool64 ||
-            rec.rid != p->segs.v[seg].rid || rec.at.seg != seg ||
-            rec.at.sector != block * VD_SECTORS_PER_BLOCK ||
+            rec.at.seg != seg || rec.at.sector != block * VD_SECTORS_PER_BLOCK ||
             block + 1 + rec.payload_blocks > p->seg_blocks)
+            break;
+        /* Replay knows of a segment only that entries name it; its first header says the rest. */
+        if (block == 0 && s->rid == 0)
+            s->rid = rec.rid;
+        if (rec.rid != s->rid)
             break;
         res = header_scan(c, v, &rec, header, &bad);
         if (res < 0)
@@ -289,8 +293,12 @@ static int moves_write(struct clean *c, size_t *ret_written)
             blocks += (uint32_t)c->moves[to].run.blocks;
         }
         r = out_write(c, from, to, header, iov);
-        if (r < 0)
+        if (r < 0) {
+            /* Nothing may lie behind a header that is bad: headers are found one after another. */
+            seg_close(c->p, c->p->clean.out.seg);
+            c->p->clean.out.seg = 0;
             return r;
+        }
         from = *ret_written = to;
     }
     return 0;

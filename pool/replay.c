@@ -118,8 +118,9 @@ static int segment_claim(struct vd_pool *p, uint32_t seg, enum vd_stream_kind st
     s->stream = (uint8_t)stream;
     s->state = VD_SEG_CLOSED;
     s->emptied = false;
-    if (rid)
-        s->rid = rid;
+    /* Entries name a segment of the cleaner's without its id, and the root's table may speak of an
+     * earlier use: unknown until its first header is read. */
+    s->rid = stream == VD_STREAM_CLEAN ? 0 : rid ? rid : s->rid;
     s->last_seq = VD_MAX(s->last_seq, seq);
     return 0;
 }

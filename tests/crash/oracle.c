@@ -503,10 +503,8 @@ uint32_t oracle_version(const struct oracle_op *op)
 
 bool oracle_range(const struct oracle_op *op, uint64_t *sector, uint64_t *sectors)
 {
-    if (sector)
-        *sector = op->c.sector;
-    if (sectors)
-        *sectors = op->c.sectors;
+    *sector = op->c.sector;
+    *sectors = op->c.sectors;
     return op->c.kind == ORACLE_WRITE;
 }
 

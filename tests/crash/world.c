@@ -220,18 +220,22 @@ static void change_end(struct world *w, struct oracle_op *op, int r, bool durabl
         world_fail(w, "a change failed: %d (%s)", r, strerror(-r));
 }
 
-/* Can anything of this write be seen? */
-static bool write_shows(struct vd_disk *d, const struct oracle_op *op)
+/* How a piece of a write that was refused as a whole has ended: can anything of it be seen? */
+static enum oracle_end write_ended(struct vd_disk *d, const struct oracle_op *op)
 {
     uint64_t sector, sectors;
-    bool shows = false;
-    (void)oracle_range(op, &sector, &sectors);
+    enum oracle_end how = ORACLE_OPEN;
+    if (!oracle_range(op, &sector, &sectors))
+        return how;
     uint8_t *buf = vd_alloc_aligned(VD_ROUND_UP(sectors * ORACLE_SECTOR, VD_BLOCK));
-    if (vd_disk_read(d, sector * ORACLE_SECTOR, buf, sectors * ORACLE_SECTOR) == 0)
-        for (uint64_t i = 0; i < sectors && !shows; i++)
-            shows = oracle_parse(sector + i, buf + i * ORACLE_SECTOR) == oracle_version(op);
+    if (vd_disk_read(d, sector * ORACLE_SECTOR, buf, sectors * ORACLE_SECTOR) == 0) {
+        how = ORACLE_REFUSED;
+        for (uint64_t i = 0; i < sectors && how == ORACLE_REFUSED; i++)
+            if (oracle_parse(sector + i, buf + i * ORACLE_SECTOR) == oracle_version(op))
+                how = ORACLE_DONE;
+    }
     free(buf);
-    return shows;
+    return how;
 }
 
 /* Of one call that made several operations: when it is refused, some may have happened, and what
@@ -242,10 +246,7 @@ static void changes_end(struct world *w, struct vd_disk *d, struct oracle_op *co
     for (int i = 0; i < n; i++) {
         if (n > 1 && r == -ENOSPC && (w->may_fill || w->faulty)) {
             w->refused_space = true;
-            enum oracle_end how = ORACLE_OPEN;
-            if (oracle_range(op[i], NULL, NULL))
-                how = write_shows(d, op[i]) ? ORACLE_DONE : ORACLE_REFUSED;
-            oracle_end(w->oracle, op[i], how, false);
+            oracle_end(w->oracle, op[i], write_ended(d, op[i]), false);
         } else {
             change_end(w, op[i], r, durable);
         }
