@@ -449,6 +449,7 @@ static void log_complete(struct vd_pool *p)
         vd_list_remove(&rec->link);
         l->inflight_count--;
         l->failures = 0;
+        memcpy(l->known, rec->rec.next, sizeof(l->known));
         if (!rec->commit) {
             vd_list_push(&l->group, &rec->link);
             continue;
@@ -502,6 +503,14 @@ static void log_drop(struct vd_pool *p)
         vd_wake_all(&l->idle);
 }
 
+static bool log_is_known(const struct pool_log *l, const struct vd_logref *to)
+{
+    for (unsigned i = 0; i < OD_LOG_NEXT; i++)
+        if (l->known[i].seg == to->seg && l->known[i].rid == to->rid)
+            return true;
+    return false;
+}
+
 /* A record failed. When nothing is under way any more, the first bad one and all after it are given
  * new places at the start of the successor, in order, chained from the last good one, and written;
  * nothing of them has been acknowledged. VD_YIELDS */
@@ -527,6 +536,9 @@ static void log_rewrite(struct vd_pool *p)
         }
         while (!l->next[1].seg && !pool_failed(p) && log_reserve(p) < 0)
             pool_fail(p, "the log cannot be written, and there is no space elsewhere");
+        /* Replay goes on from the last good record, and only to where that one says. */
+        if (!log_is_known(l, &l->next[0]))
+            pool_fail(p, "the log cannot be written where it would be found");
         if (pool_failed(p))
             break;
         /* The last good record, whose checksum and echo the chain goes on from. */
@@ -753,6 +765,7 @@ void log_init(struct vd_pool *p)
 int log_start(struct vd_pool *p)
 {
     p->log.data_seq = p->log.sealed = p->log.applied_seq;
+    memcpy(p->log.known, p->log.next, sizeof(p->log.known));
     p->log.last_flush_ns = vd_loop_now_ns(p->loop);
     for (int i = 0; i < LOG_RECORDS; i++) {
         int r = pool_spawn(p, "log-writer", log_writer);

@@ -84,6 +84,8 @@ struct log_tail {
 struct pool_log {
     struct log_tail tail;
     struct vd_logref cur;
+    /* The successors that the last complete record names: replay looks nowhere else. */
+    struct vd_logref known[OD_LOG_NEXT];
     struct vd_logref
         next[OD_LOG_NEXT]; /* reserved successors; the last may be missing for a while */
     uint32_t block;        /* next free block in cur */
