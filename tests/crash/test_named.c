@@ -25,6 +25,8 @@
 
 /* ---- what the cases share ---- */
 
+static bool side_over; /* what runs beside the case has ended */
+
 static void write_blocks(struct world *w, const char *volume, uint64_t block, uint64_t blocks)
 {
     (void)world_write(w, volume, BLOCKS(block), BLOCKS(blocks), 0);
@@ -68,34 +70,85 @@ static void wait_ops(struct world *w, uint64_t n, const bool *enough)
 
 /* ---- a segment emptied while later records live in it ---- */
 
+static unsigned emptied; /* how much of the log's segment is not needed any more */
+
+static void first_side(struct world *w, void *arg)
+{
+    write_blocks(w, "b", *(const uint64_t *)arg, 40);
+}
+
 /* What lies in the log's segment so far is not needed when the root is made; what is written to the
- * same segment while it is made is. */
+ * same segment while it is made is. Later all free space is used. */
 static void empty_and_go_on(struct world *w)
 {
+    static const uint64_t at[] = {0, 50, 100, 150, 200, 250};
     struct vd_group g;
     vd_group_init(&g);
     (void)world_disk(w, "b", NULL);
-    (void)world_disk(w, "big", NULL);
-    for (int i = 0; i < 3; i++)
-        write_blocks(w, "a", 0, 24);
-    (void)world_zero(w, "a", 0, BLOCKS(24), 0);
+    for (unsigned i = 0; i < emptied; i++)
+        write_blocks(w, "a", 0, 16);
+    (void)world_zero(w, "a", 0, BLOCKS(16), 0);
     named_spawn(w, &g, checkpoint_side, NULL);
-    for (unsigned i = 0; i < 12; i++)
-        write_blocks(w, "b", 20 * i, 20);
+    for (unsigned i = 0; i < VD_ARRAY_SIZE(at); i++)
+        named_spawn(w, &g, first_side, (void *)(uintptr_t)&at[i]);
     vd_group_wait(&g);
-    for (unsigned i = 0; i < 5; i++)
+    for (unsigned i = 0; i < 6; i++)
         write_blocks(w, "big", 256 * i, 256);
-    (void)world_read(w, "b", NULL, 0, BLOCKS(240));
+    (void)world_read(w, "b", NULL, 0, BLOCKS(290));
 }
 
 static void overwritten_segment(void **state)
 {
-    static const struct named n = {
-        .opt = OPT_96, .prepare = three_volumes, .act = empty_and_go_on, .after = life};
+    static const struct named n = {.opt = OPT_96,
+                                   .prepare = three_volumes,
+                                   .act = empty_and_go_on,
+                                   .after = life,
+                                   .points = 25};
     (void)state;
-    for (uint64_t seed = 1; seed <= 10; seed++)
+    for (emptied = 1; emptied <= 16; emptied++)
+        named_once(&n, emptied, NULL);
+    for (emptied = 8; emptied <= 14; emptied += 3)
+        (void)named_cut_everywhere(&n);
+}
+
+/* ---- a read while its blocks are discarded ---- */
+
+static void slow_read_side(struct world *w, void *arg)
+{
+    (void)arg;
+    (void)world_read(w, "big", NULL, MIB(1), BLOCKS(64));
+    side_over = true;
+}
+
+static void discard_under_read(struct world *w)
+{
+    struct vd_group g;
+    vd_group_init(&g);
+    (void)world_write(w, "big", 0, MIB(4), 0);
+    (void)world_checkpoint(w);
+    (void)world_read(w, "big", NULL, MIB(1), BLOCKS(64)); /* now its nodes are in memory */
+    side_over = false;
+    vd_simdisk_fault(w->disk, VD_FAULT_SLOW, 1, false);
+    named_spawn(w, &g, slow_read_side, NULL);
+    vd_fiber_sleep(1000);
+    (void)world_discard(w, "big", 0, MIB(4));
+    for (unsigned i = 0; i < 3; i++) {
+        (void)world_checkpoint(w);
+        (void)world_clean(w);
+        (void)world_write(w, "big", MIB(6 + 5 * i), MIB(5), 0);
+    }
+    if (side_over && !world_failed(w) && !vd_simdisk_is_cut(w->disk))
+        world_fail(w, "the read was over too early: this tests nothing");
+    vd_group_wait(&g);
+}
+
+static void discard_and_read(void **state)
+{
+    static const struct named n = {
+        .opt = OPT_96, .prepare = three_volumes, .act = discard_under_read, .after = life};
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++)
         named_once(&n, seed, NULL);
-    (void)named_cut_everywhere(&n);
 }
 
 /* ---- a bulk write and a snapshot ---- */
@@ -103,7 +156,6 @@ static void overwritten_segment(void **state)
 #define BULK_MIB 9
 static uint64_t straddle_at; /* the snapshot is taken after so many device operations */
 static unsigned straddled;   /* how often it lay in the middle */
-static bool side_over;
 
 static void bulk_side(struct world *w, void *arg)
 {
@@ -426,6 +478,52 @@ static void log_write_fails(void **state)
     world_done(&base);
 }
 
+/* ---- a failed flush, a death, and then a loss of power ---- */
+
+/* The host forgets that it has not written, and shows the bytes from memory for a while. */
+static void failed_flush_body(struct world *w, void *arg)
+{
+    uint64_t nth = *(const uint64_t *)arg;
+    (void)world_attach(w, 0);
+    for (uint64_t i = 0; i < 3; i++) {
+        write_blocks(w, "a", 20 * i, 9);
+        (void)world_flush(w, "a");
+    }
+    w->faulty = true;
+    vd_simdisk_fault(w->disk, VD_FAULT_FLUSH_EIO, nth, false);
+    for (uint64_t i = 0; i < 4 && !w->stopped; i++) {
+        write_blocks(w, "a", 30 * i, 12);
+        write_blocks(w, "b", 30 * i, 3);
+        (void)world_flush(w, "b");
+    }
+    if (!vd_simdisk_fault_hit(w->disk))
+        world_fail(w, "no flush failed");
+    world_crash(w, VD_CRASH_PROCESS);
+    w->faulty = false;
+    (void)world_reopen(w, 0, ORACLE_ACKNOWLEDGED);
+    world_crash(w, VD_CRASH_POWER_DROP);
+    (void)world_reopen(w, 0, ORACLE_DURABLE);
+    write_blocks(w, "b", 9, 9);
+    world_detach(w);
+}
+
+static void failed_flush(void **state)
+{
+    static const struct named n = {.opt = OPT_96, .prepare = three_volumes};
+    struct world base;
+    (void)state;
+    named_prepare(&n, 1, &base);
+    for (uint64_t nth = 1; nth <= 4; nth++)
+        for (uint64_t seed = 1; seed <= 10; seed++) {
+            struct world w;
+            named_copy(&base, seed, &w);
+            world_run(&w, seed, failed_flush_body, &nth);
+            named_check(&w, "flush %" PRIu64 " fails, seed %" PRIu64, nth, seed);
+            world_done(&w);
+        }
+    world_done(&base);
+}
+
 /* ---- a full pool, killed again and again ---- */
 
 #define ROUNDS 10
@@ -673,12 +771,15 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         CASE("a segment emptied while later records live in it is not used again",
              overwritten_segment),
+        CASE("a discard does not pull the blocks away from a read under way", discard_and_read),
         CASE("a snapshot in the middle of a bulk write holds a prefix of it", bulk_straddles),
         CASE("a snapshot in the middle of cleaning loses nothing", relocations_straddle),
         CASE("a relocation never hides a newer write or discard", relocations_and_writes),
         CASE("moved data is durable before anything names it", moved_data_is_durable),
         CASE("a merge killed before its root has not happened", merge_killed),
         CASE("a failed log write loses nothing of what flies behind it", log_write_fails),
+        CASE("a failed flush, a death and a loss of power lose nothing that was shown",
+             failed_flush),
         CASE("a full pool killed ten times can still delete, read, settle and write",
              full_pool_rounds),
         CASE("every snapshot reads the same while a rollback is folded", fold_is_read),
