@@ -359,8 +359,10 @@ static int clean_run(struct clean *c)
         qsort(c->moves, c->count, sizeof(*c->moves), move_cmp);
     size_t written = 0;
     int r = moves_write(c, &written);
+#ifndef VD_PLANT_MOVED_NOT_FLUSHED
     if (r == 0 && written)
         r = log_flush_now(p);
+#endif
     if (r == 0)
         r = moves_publish(c, written);
     unpublished_clear(p);
@@ -371,7 +373,11 @@ static int clean_run(struct clean *c)
 static int victims_release(struct clean *c)
 {
     struct vd_pool *p = c->p;
+#ifdef VD_PLANT_VICTIM_FREED_EARLY
+    int r = 0;
+#else
     int r = log_flush_to(p, p->log.applied_seq);
+#endif
     for (unsigned v = 0; r == 0 && v < c->victims; v++) {
         struct pool_seg *s = &p->segs.v[c->victim[v]];
         if (s->pins == 0 && !s->doomed && c->moved[v] == s->live && c->root == p->root.counter) {

@@ -91,6 +91,9 @@ int head_read_root(struct vd_pool *p, struct vd_error *err)
         if (vd_dev_read(p->dev, OD_ROOT_OFF(i & 1) + (i >> 1) * OD_HEAD_COPY, buf, 4096) < 0 ||
             root_decode(buf, r) < 0 || !vd_uuid_equal(&r->pool_uuid, &p->label.pool_uuid))
             continue;
+#ifdef VD_PLANT_STALE_ROOT_ACCEPTED
+        found = false;
+#endif
         if (!found || r->counter > p->root.counter)
             p->root = *r;
         found = true;
@@ -131,6 +134,9 @@ int head_write_root(struct vd_pool *p, const struct vd_root *r)
         return -ENOMEM;
     root_encode(r, buf);
     int res = slot_write(p->dev, OD_ROOT_OFF(r->counter & 1), buf);
+#ifdef VD_PLANT_ROOT_NOT_FLUSHED
+    return res;
+#endif
     return res < 0 ? res : vd_dev_flush(p->dev);
 }
 

@@ -195,6 +195,9 @@ static int session_cut(struct vd_pool *p, uint64_t incarnation)
     memcpy(l->cut[l->cut_count - 1].log_next, p->log.next, sizeof(p->log.next));
     l->flags &= (uint8_t)~OD_LABEL_CLEAN;
     l->root_counter = p->root.counter;
+#ifdef VD_PLANT_TAIL_COMES_BACK
+    return 0;
+#endif
     /* What was replayed is verified, but not known to be flushed; the label promises it. */
     int r = vd_dev_flush(p->dev);
     if (r == 0)

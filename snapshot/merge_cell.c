@@ -90,6 +90,9 @@ static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, ui
         };
         if (run->type == VD_RUN_DATA) {
             v->addr = vd_addr_plus(run->addr, lba - run->lba);
+#ifdef VD_PLANT_RELOCATION_OVERWRITES
+            stored = true;
+#endif
             if (stored)
                 v->addr = addr_now(mg, v->addr);
             v->csum = run->csum[lba - run->lba];
