@@ -6,6 +6,7 @@
  *   crash-sim --all [--seed S]                                  every point of every operation
  *   crash-sim --seed S --case OPERATION:FAULT:POINT:KIND:AGAIN  one case, as a failure names it
  *   crash-sim --history S                                       one random history
+ *   crash-sim --until-failure ...                               ends with the first one
  *
  * Work is cut into jobs; each worker is a process, so that a crash of the product is just one more
  * failure with a name. Exit status 0: no failure and no empty cell.
@@ -29,7 +30,7 @@
 struct options {
     uint64_t seed, states, history;
     unsigned jobs;
-    bool all, details, one_history, quick;
+    bool all, details, one_history, until_failure;
     const char *one_case;
     bool verbose, progress;
 };
@@ -42,7 +43,7 @@ struct worker {
     pid_t pid;
 };
 static struct worker *workers;
-static uint64_t *next_job, *states_done;
+static uint64_t *next_job, *states_done, *failed;
 
 static void worker_at(void *arg, const char *what)
 {
@@ -53,6 +54,7 @@ static void worker_at(void *arg, const char *what)
 static void worker_failed(void *arg, const char *what, const char *why)
 {
     (void)arg;
+    __atomic_fetch_add(failed, 1, __ATOMIC_RELAXED);
     printf("FAILED: crash-sim %s\n%s\n\n", what, why);
     fflush(stdout);
 }
@@ -93,6 +95,9 @@ static void run_job(struct worker *wk, const struct options *opt, uint64_t job)
 
 static bool enough(const struct options *opt, uint64_t job)
 {
+    if (opt->until_failure)
+        return __atomic_load_n(failed, __ATOMIC_RELAXED) ||
+               __atomic_load_n(states_done, __ATOMIC_RELAXED) >= opt->states;
     if (job < jobs_per_round())
         return false; /* the table has to be full */
     return opt->all || __atomic_load_n(states_done, __ATOMIC_RELAXED) >= opt->states;
@@ -118,7 +123,7 @@ static void worker_main(struct worker *wk, const struct options *opt)
             fprintf(stderr, "job %" PRIu64 ": %" PRIu64 " states in %" PRIu64 " ms, last %s\n", job,
                     wk->report.states - before, now_ms() - start, wk->at);
         __atomic_fetch_add(states_done, wk->report.states - before, __ATOMIC_RELAXED);
-        if (wk->report.failures > 20)
+        if (wk->report.failures > (opt->until_failure ? 0 : 20))
             break;
     }
     wk->over = true;
@@ -158,7 +163,8 @@ static void workers_run(const struct options *opt)
             printf("DIED (%s %d): crash-sim %s\n\n", WIFSIGNALED(status) ? "signal" : "status",
                    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), wk->at);
             wk->report.failures++;
-            if (wk->report.failures < 20) {
+            __atomic_fetch_add(failed, 1, __ATOMIC_RELAXED);
+            if (wk->report.failures < 20 && !opt->until_failure) {
                 worker_start(wk, opt);
                 alive++;
             }
@@ -208,7 +214,8 @@ static void log_line(void *arg, enum vd_log_level level, const char *message)
 static int usage(void)
 {
     fputs("usage: crash-sim [--states N] [--seed S] [--jobs J] [--all] [--details] [--progress]\n"
-          "                 [--verbose] [--case OPERATION:FAULT:POINT:KIND:AGAIN] [--history S]\n",
+          "                 [--until-failure] [--verbose] [--case "
+          "OPERATION:FAULT:POINT:KIND:AGAIN] [--history S]\n",
           stderr);
     return 2;
 }
@@ -220,6 +227,8 @@ static bool parse(int argc, char **argv, struct options *o)
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(a, "--all") == 0)
             o->all = true;
+        else if (strcmp(a, "--until-failure") == 0)
+            o->until_failure = true;
         else if (strcmp(a, "--details") == 0)
             o->details = true;
         else if (strcmp(a, "--progress") == 0)
@@ -259,6 +268,7 @@ int main(int argc, char **argv)
         return 1;
     next_job = mem;
     states_done = next_job + 1;
+    failed = next_job + 2;
     workers = (struct worker *)((char *)mem + 4096);
     if (opt.verbose)
         vd_log_set_sink(log_line, NULL, VD_LOG_DEBUG);
@@ -281,5 +291,5 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < scenario_count; i++)
         rows[i] = scenarios[i].name;
     unsigned empty = report_print(&all, rows, scenario_count, opt.details);
-    return all.failures || empty;
+    return all.failures || (empty && !opt.until_failure);
 }

@@ -5,6 +5,7 @@
  *
  *   test_named [PATTERN]
  */
+#include "format/od.h"
 #include "pool/pool_priv.h"
 #include "tests/crash/named.h"
 #include "tests/crash/world_priv.h"
@@ -543,6 +544,60 @@ static void failed_flush(void **state)
     world_done(&base);
 }
 
+/* ---- rot in the middle of the log ---- */
+
+static void long_log(struct world *w, void *arg)
+{
+    (void)arg;
+    (void)world_attach(w, 0);
+    for (uint64_t i = 0; i < 24; i++) {
+        write_blocks(w, i % 3 ? "a" : "b", 9 * i, 4 + i % 5);
+        if (i % 4 == 0)
+            (void)world_flush(w, "a");
+        if (i == 12)
+            (void)world_snapshot(w, "a@x b@x");
+    }
+    (void)world_flush(w, "a");
+    world_idle(w); /* the last one is known to have been flushed by the seal that follows it */
+    world_crash(w, VD_CRASH_PROCESS);
+}
+
+/* What was flushed is there, or the pool is refused: never is the log cut there. */
+static void look_at_rot(struct world *w, void *arg)
+{
+    (void)arg;
+    w->faulty = true; /* to be refused is right */
+    (void)world_reopen(w, 0, ORACLE_DURABLE);
+}
+
+static void rot_in_log(void **state)
+{
+    static const struct named n = {.opt = OPT_96, .prepare = three_volumes};
+    struct world base, full;
+    unsigned headers = 0;
+    (void)state;
+    named_prepare(&n, 1, &base);
+    named_copy(&base, 1, &full);
+    world_run(&full, 1, long_log, NULL);
+    named_check(&full, "writing the log");
+    for (uint64_t at = 0; at < vd_simdisk_size(full.disk); at += VD_BLOCK) {
+        uint32_t magic;
+        struct world w;
+        vd_simdisk_peek(full.disk, at, &magic, sizeof(magic));
+        if (magic != OD_MAGIC_RECORD)
+            continue;
+        headers++;
+        world_clone(&full, at, &w);
+        vd_simdisk_rot(w.disk, at + vd_rng_below(&w.rng, VD_BLOCK), 3);
+        world_run(&w, at, look_at_rot, NULL);
+        named_check(&w, "a bit of the header at %" PRIu64 " is wrong", at);
+        world_done(&w);
+    }
+    assert_true(headers >= 25);
+    world_done(&full);
+    world_done(&base);
+}
+
 /* ---- a full pool, killed again and again ---- */
 
 #define ROUNDS 10
@@ -799,6 +854,7 @@ int main(int argc, char **argv)
         CASE("a failed log write loses nothing of what flies behind it", log_write_fails),
         CASE("a failed flush, a death and a loss of power lose nothing that was shown",
              failed_flush),
+        CASE("rot in the middle of the flushed log never cuts it", rot_in_log),
         CASE("a full pool killed ten times can still delete, read, settle and write",
              full_pool_rounds),
         CASE("every snapshot reads the same while a rollback is folded", fold_is_read),
