@@ -8,7 +8,6 @@
 #include "format/format_priv.h"
 
 #define CATALOG_DELETE 1
-#define RELOCATE_LAST 1
 
 static bool lba_valid(uint64_t lba, uint64_t blocks)
 {
@@ -38,6 +37,8 @@ size_t entry_size(const struct vd_entry *e)
                (e->value ? VD_ROUND_UP((size_t)e->value_len, 8) : 0);
     case VD_ENTRY_SEGMENT:
         return sizeof(struct od_entry_segment);
+    case VD_ENTRY_EMPTIED:
+        return sizeof(struct od_entry_emptied);
     }
     assert(!"entry type");
     return 0;
@@ -78,7 +79,6 @@ static void relocate_encode(const struct vd_entry *e, void *p)
     d->branch = vd_le32((uint32_t)e->branch);
     d->lba = vd_le64(e->lba);
     d->born = vd_le64(e->born);
-    d->e.flags = e->last ? RELOCATE_LAST : 0;
     d->from = addr_encode(e->addr);
     d->to = addr_encode(e->to);
 }
@@ -143,6 +143,9 @@ size_t entry_encode(const struct vd_entry *e, void *p)
     case VD_ENTRY_SEGMENT:
         segref_encode(&e->seg, &((struct od_entry_segment *)p)->ref);
         break;
+    case VD_ENTRY_EMPTIED:
+        ((struct od_entry_emptied *)p)->seg = vd_le32(e->addr.seg);
+        break;
     }
     return len;
 }
@@ -195,7 +198,6 @@ static int relocate_decode(const void *p, size_t len, struct vd_entry *e)
     e->branch = vd_get32(d->branch);
     e->lba = vd_get64(d->lba);
     e->born = vd_get64(d->born);
-    e->last = d->e.flags & RELOCATE_LAST;
     e->addr = addr_decode(d->from);
     e->to = addr_decode(d->to);
     if (!cell_valid(e->lba, e->blocks) || !addr_valid(e->addr, e->blocks) ||
@@ -258,16 +260,25 @@ static int segment_decode(const void *p, size_t len, struct vd_entry *e)
     return segref_decode(&d->ref, &e->seg);
 }
 
+static int emptied_decode(const void *p, size_t len, struct vd_entry *e)
+{
+    const struct od_entry_emptied *d = p;
+
+    if (len != sizeof(*d))
+        return -EUCLEAN;
+    e->addr.seg = vd_get32(d->seg);
+    return e->addr.seg ? 0 : -EUCLEAN;
+}
+
 int entry_decode(const void *p, size_t len, struct vd_entry *ret)
 {
     static int (*const decode[])(const void *, size_t, struct vd_entry *) = {
         [VD_ENTRY_WRITE] = write_decode,       [VD_ENTRY_ZERO] = zero_decode,
         [VD_ENTRY_RELOCATE] = relocate_decode, [VD_ENTRY_BULK] = bulk_decode,
         [VD_ENTRY_EPOCH] = epoch_decode,       [VD_ENTRY_CATALOG] = catalog_decode,
-        [VD_ENTRY_SEGMENT] = segment_decode,
+        [VD_ENTRY_SEGMENT] = segment_decode,   [VD_ENTRY_EMPTIED] = emptied_decode,
     };
     static const uint8_t flags[VD_ARRAY_SIZE(decode)] = {
-        [VD_ENTRY_RELOCATE] = RELOCATE_LAST,
         [VD_ENTRY_CATALOG] = CATALOG_DELETE,
     };
     const struct od_entry *d = p;

@@ -143,16 +143,16 @@ enum vd_entry_type {
     VD_ENTRY_EPOCH,
     VD_ENTRY_CATALOG,
     VD_ENTRY_SEGMENT,
+    VD_ENTRY_EMPTIED,
 };
 /* A log entry in memory. WRITE: `payload` is the first payload block within its record. */
 struct vd_entry {
     enum vd_entry_type type;
     uint64_t branch, lba, blocks;
     uint32_t payload;
-    struct vd_addr addr;           /* BULK; RELOCATE: from */
+    struct vd_addr addr;           /* BULK; RELOCATE: from; EMPTIED: the segment */
     struct vd_addr to;             /* RELOCATE */
     uint64_t born;                 /* RELOCATE */
-    bool last;                     /* RELOCATE: nothing needed is left where it comes from */
     uint64_t epoch;                /* EPOCH */
     uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK */
     uint64_t key[3];               /* CATALOG */

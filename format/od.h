@@ -228,6 +228,7 @@ enum od_entry_type {
     OD_ENTRY_EPOCH = 5,
     OD_ENTRY_CATALOG = 6, /* put or delete one catalogue key */
     OD_ENTRY_SEGMENT = 7, /* a segment was opened */
+    OD_ENTRY_EMPTIED = 8, /* what the trees name in a segment is needed there by nobody any more */
 };
 struct od_entry {
     uint8_t type;
@@ -258,8 +259,7 @@ struct od_entry_bulk { /* + csum[blocks] */
     struct od_addr addr;
 };
 struct od_entry_relocate {
-    struct od_entry
-        e; /* flags bit 0: the segment moved from holds nothing that is needed any more */
+    struct od_entry e;
     le16_t blocks;
     uint8_t pad[2];
     le32_t branch;
@@ -283,6 +283,11 @@ struct od_entry_segment {
     struct od_entry e;
     uint8_t pad[4];
     struct od_segref ref;
+};
+
+struct od_entry_emptied {
+    struct od_entry e;
+    le32_t seg;
 };
 
 /* Bulk header: same 4096-byte frame as a record with magic OD_MAGIC_BULK and seq 0. Its entries are

@@ -150,6 +150,8 @@ AT(od_entry_epoch, epoch, 8);
 SIZE(od_entry_catalog, 32);
 AT(od_entry_catalog, value_len, 4);
 AT(od_entry_catalog, key, 8);
+SIZE(od_entry_emptied, 8);
+AT(od_entry_emptied, seg, 4);
 SIZE(od_entry_segment, 88);
 AT(od_entry_segment, ref, 8);
 static_assert(sizeof(struct od_entry_catalog) + VD_CATALOG_VALUE_MAX <= OD_RECORD_ENTRIES_MAX,
@@ -187,5 +189,6 @@ static_assert((int)VD_ENTRY_WRITE == OD_ENTRY_WRITE && (int)VD_ENTRY_ZERO == OD_
                   (int)VD_ENTRY_RELOCATE == OD_ENTRY_RELOCATE &&
                   (int)VD_ENTRY_BULK == OD_ENTRY_BULK && (int)VD_ENTRY_EPOCH == OD_ENTRY_EPOCH &&
                   (int)VD_ENTRY_CATALOG == OD_ENTRY_CATALOG &&
-                  (int)VD_ENTRY_SEGMENT == OD_ENTRY_SEGMENT,
+                  (int)VD_ENTRY_SEGMENT == OD_ENTRY_SEGMENT &&
+                  (int)VD_ENTRY_EMPTIED == OD_ENTRY_EMPTIED,
               "entry types in memory are those on disk");

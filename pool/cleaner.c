@@ -36,7 +36,7 @@ struct clean {
     uint32_t victim[VICTIMS_MAX];
     uint8_t *data[VICTIMS_MAX];
     uint32_t moved[VICTIMS_MAX]; /* blocks, of each victim */
-    uint32_t left[VICTIMS_MAX];  /* of them, not yet published */
+    uint32_t gone[VICTIMS_MAX];  /* named by the trees, and replaced by the overlays */
     unsigned victims;
     uint64_t root; /* counter of the root that the answers were about */
     struct move *moves;
@@ -58,7 +58,8 @@ static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, d
     return s->state == VD_SEG_CLOSED &&
            (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) && !s->stuck &&
            !s->rotten && !s->victim && !s->doomed && s->live > 0 && s->last_seq <= p->root.seq &&
-           s->unpublished == 0 && s->live <= most * p->seg_blocks;
+           s->unpublished == 0 && s->ghosts_until <= p->root.counter &&
+           s->live <= most * p->seg_blocks;
 }
 
 /* Blocks that moving what is live may take: a header for every 60 blocks at worst, and one more
@@ -73,8 +74,7 @@ static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
     double most = urgent ? 0.98 : 0.85;
-    uint64_t keep = space_keep_segments(p), have = p->segs.free_backed;
-    uint64_t room = have > keep ? (have - keep) * p->seg_blocks : 0;
+    uint64_t room = (uint64_t)space_clean_segments(p) * p->seg_blocks;
     if (p->clean.out.seg)
         room += p->seg_blocks - p->clean.out.block;
     while (c->victims < VICTIMS_MAX && (c->victims + 1) * (uint64_t)p->chunk_size <=
@@ -117,27 +117,34 @@ static int move_add(struct clean *c, uint64_t branch, const struct vd_run *run, 
     return 0;
 }
 
-/* The parts of a run whose bytes are what the checksums say. */
-static int run_add_good(struct clean *c, unsigned v, uint64_t branch, const struct vd_run *run,
-                        bool *bad)
+/* Is the block what its checksum says? Read once more if not: it may have been the way. */
+static bool block_good(struct vd_pool *p, struct vd_addr at, uint8_t *data, uint64_t csum)
 {
-    const uint8_t *seg_data = c->data[v];
-    const uint8_t *data = seg_data + (size_t)run->addr.sector * VD_SECTOR;
-    for (uint64_t b = 0; b < run->blocks; b++)
-        if (vd_xxh3(data + b * VD_BLOCK, VD_BLOCK) != run->csum[b]) {
-            vd_log(VD_LOG_ERROR, "%s: block in segment %u, sector %u cannot be moved: bad checksum",
-                   vd_dev_path(c->p->dev), run->addr.seg,
-                   run->addr.sector + (uint32_t)b * VD_SECTORS_PER_BLOCK);
-            *bad = true;
-            return 0;
+    if (vd_xxh3(data, VD_BLOCK) == csum)
+        return true;
+    return vd_dev_read(p->dev, addr_off(p, at), data, VD_BLOCK) == 0 &&
+           vd_xxh3(data, VD_BLOCK) == csum;
+}
+
+/* -EBADMSG: a block is bad. */
+static int run_add(struct clean *c, unsigned v, uint64_t branch, const struct vd_run *run)
+{
+    uint8_t *data = c->data[v] + (size_t)run->addr.sector * VD_SECTOR;
+    for (uint64_t b = 0; b < run->blocks; b++) {
+        struct vd_addr at = vd_addr_plus(run->addr, b);
+        if (!block_good(c->p, at, data + b * VD_BLOCK, run->csum[b])) {
+            vd_log(VD_LOG_ERROR, "%s: segment %u is not cleaned: bad checksum in sector %u",
+                   vd_dev_path(c->p->dev), at.seg, at.sector);
+            return -EBADMSG;
         }
+    }
     c->moved[v] += (uint32_t)run->blocks;
     return move_add(c, branch, run, data);
 }
 
 /* Asks the client about each hint of one header. */
 static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
-                       const uint8_t *header, bool *bad)
+                       const uint8_t *header)
 {
     const uint8_t *at = header + OD_RECORD_ENTRIES;
     size_t left = rec->entries_len;
@@ -158,11 +165,13 @@ static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
                                      .blocks = e.blocks,
                                      .addr = vd_addr_plus(rec->at, 1 + e.payload)};
         uint64_t branch;
-        int n = c->p->client->owner(c->p->client_arg, &q, runs, VD_CELL_BLOCKS, &branch);
+        uint32_t gone;
+        int n = c->p->client->owner(c->p->client_arg, &q, runs, VD_CELL_BLOCKS, &branch, &gone);
         if (n < 0)
             return n;
+        c->gone[v] += gone;
         for (int r = 0; r < n; r++) {
-            int res = run_add_good(c, v, branch, &runs[r], bad);
+            int res = run_add(c, v, branch, &runs[r]);
             if (res < 0)
                 return res;
         }
@@ -170,22 +179,21 @@ static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
     return 0;
 }
 
-/* Walks the headers of one victim. A segment whose headers cannot be walked to where its live
- * blocks are is left alone from then on. */
-static int victim_scan(struct clean *c, unsigned v)
+/* Has everything that the trees name in it been moved, or is it gone? */
+static bool victim_empty(const struct clean *c, unsigned v)
+{
+    const struct vd_pool *p = c->p;
+    return c->moved[v] + c->gone[v] == p->segs.v[c->victim[v]].live && c->root == p->root.counter;
+}
+
+/* Walks the headers of one victim. -EBADMSG, -EIO: something cannot be read. */
+static int victim_walk(struct clean *c, unsigned v)
 {
     struct vd_pool *p = c->p;
     uint32_t seg = c->victim[v];
-    bool bulk = p->segs.v[seg].stream == VD_STREAM_CLEAN, bad = false;
-    c->data[v] = vd_alloc_aligned(p->chunk_size);
-    if (!c->data[v])
-        return -ENOMEM;
-    int res = vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size);
-    if (res < 0) {
-        p->segs.v[seg].rotten = true;
-        return 0;
-    }
-    for (uint32_t block = 0; block < p->seg_blocks;) {
+    bool bulk = p->segs.v[seg].stream == VD_STREAM_CLEAN;
+    int r = vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size);
+    for (uint32_t block = 0; r == 0 && block < p->seg_blocks;) {
         struct vd_record rec;
         struct pool_seg *s = &p->segs.v[seg]; /* the array may move while this waits */
         const uint8_t *header = c->data[v] + (size_t)block * VD_BLOCK;
@@ -198,13 +206,36 @@ static int victim_scan(struct clean *c, unsigned v)
             s->rid = rec.rid;
         if (rec.rid != s->rid)
             break;
-        res = header_scan(c, v, &rec, header, &bad);
-        if (res < 0)
-            return res;
+        r = header_scan(c, v, &rec, header);
         block += 1 + rec.payload_blocks;
     }
-    if (bad)
-        p->segs.v[seg].rotten = true;
+    return r;
+}
+
+/* Finds what has to be moved out of one victim: all of it, or nothing, since a segment that cannot
+ * be emptied would only take more space. One is read twice before it is given up. */
+static int victim_scan(struct clean *c, unsigned v)
+{
+    struct vd_pool *p = c->p;
+    size_t first = c->count;
+    int r = 0;
+    c->data[v] = vd_alloc_aligned(p->chunk_size);
+    if (!c->data[v])
+        return -ENOMEM;
+    for (int tries = 0; tries < 2; tries++) {
+        c->count = first;
+        c->moved[v] = c->gone[v] = 0;
+        r = victim_walk(c, v);
+        if (r < 0 && r != -EBADMSG && r != -EIO)
+            return r;
+        if (r == 0 && (victim_empty(c, v) || c->root != p->root.counter))
+            return 0;
+    }
+    c->count = first;
+    c->moved[v] = c->gone[v] = 0;
+    struct pool_seg *s = &p->segs.v[c->victim[v]];
+    s->stuck = true;
+    s->rotten = r < 0;
     return 0;
 }
 
@@ -265,7 +296,7 @@ static int out_write(struct clean *c, size_t from, size_t to, uint8_t *header, s
     struct vd_io io = {.op = VD_IO_WRITE, .off = addr_off(p, rec.at), .iov = iov, .iovcnt = n};
     o->block += 1 + rec.payload_blocks;
     p->segs.v[rec.at.seg].unpublished++;
-    p->stats.device_blocks += 1 + rec.payload_blocks;
+    p->stats.written[VD_STREAM_CLEAN] += 1 + rec.payload_blocks;
     return vd_dev_io(p->dev, &io, 1);
 }
 
@@ -304,25 +335,10 @@ static int moves_write(struct clean *c, size_t *ret_written)
     return 0;
 }
 
-/* Counts a move down; true for the last one of a segment that is empty with it. */
-static bool move_is_last(struct clean *c, const struct move *m)
-{
-    struct vd_pool *p = c->p;
-    unsigned v = 0;
-    while (c->victim[v] != m->run.addr.seg)
-        v++;
-    c->left[v] -= (uint32_t)m->run.blocks;
-    return c->left[v] == 0 && c->moved[v] == p->segs.v[c->victim[v]].live &&
-           c->root == p->root.counter;
-}
-
 /* One operation for all: it spans as many records as it takes. */
 static int moves_publish(struct clean *c, size_t written)
 {
-    if (written == 0)
-        return 0;
-    memcpy(c->left, c->moved, sizeof(c->left));
-    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(written, sizeof(*e));
+    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(written + c->victims, sizeof(*e));
     if (!e)
         return -ENOMEM;
     for (size_t i = 0; i < written; i++) {
@@ -332,12 +348,15 @@ static int moves_publish(struct clean *c, size_t written)
                                  .lba = m->run.lba,
                                  .blocks = m->run.blocks,
                                  .born = m->run.born,
-                                 .last = move_is_last(c, m),
                                  .addr = m->run.addr,
                                  .to = m->to};
     }
-    struct pool_op op = {.flags = POOL_OP_CLEANER, .entries = e, .count = (unsigned)written};
-    return pool_commit(c->p, &op);
+    size_t n = written;
+    for (unsigned v = 0; v < c->victims; v++)
+        if (victim_empty(c, v))
+            e[n++] = (struct vd_entry){.type = VD_ENTRY_EMPTIED, .addr = {c->victim[v], 0}};
+    struct pool_op op = {.flags = POOL_OP_CLEANER, .entries = e, .count = (unsigned)n};
+    return n ? pool_commit(c->p, &op) : 0;
 }
 
 static void unpublished_clear(struct vd_pool *p)
@@ -380,7 +399,8 @@ static int victims_release(struct clean *c)
 #endif
     for (unsigned v = 0; r == 0 && v < c->victims; v++) {
         struct pool_seg *s = &p->segs.v[c->victim[v]];
-        if (s->pins == 0 && !s->doomed && c->moved[v] == s->live && c->root == p->root.counter) {
+        if (s->pins == 0 && !s->doomed && victim_empty(c, v)) {
+            s->ghosts_until = p->root.counter + 2;
             seg_release(p, c->victim[v]);
             p->clean.released++;
         }

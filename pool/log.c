@@ -274,8 +274,9 @@ static void rec_seal(struct vd_pool *p, struct log_rec *rec)
     uint64_t bytes = (1 + (uint64_t)rec->payload_blocks) * VD_BLOCK;
     l->window_bytes += bytes;
     l->unflushed_bytes += bytes;
-    p->stats.device_blocks += bytes / VD_BLOCK;
+    p->stats.written[VD_STREAM_LOG] += bytes / VD_BLOCK;
     p->stats.records++;
+    p->stats.relocation_records += rec->payload_blocks == 0;
 }
 
 /* Builds the next record from the queue, and puts it in flight. Returns NULL when there is nothing
@@ -386,7 +387,6 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
             /* While an overlay says "moved from there", nothing else may lie there. */
             p->segs.v[e.addr.seg].last_seq = VD_MAX(p->segs.v[e.addr.seg].last_seq, rec->seq);
             r = overlay_relocate(p->active, e.branch, e.lba, e.blocks, e.addr, e.to);
-            p->segs.v[e.addr.seg].emptied |= e.last;
             break;
         case VD_ENTRY_EPOCH:
             p->epoch = e.epoch;
@@ -395,8 +395,11 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
         case VD_ENTRY_CATALOG:
             r = p->client->apply(p->client_arg, &e);
             break;
+        case VD_ENTRY_EMPTIED:
+            p->segs.v[e.addr.seg].emptied = true;
+            break;
         case VD_ENTRY_SEGMENT:
-            break; /* replay looks at these itself */
+            break;
         }
         if (r < 0)
             return r;

@@ -36,7 +36,8 @@ static int meta_write_out(struct vd_pool *p)
         io[i] = (struct vd_io){
             .op = VD_IO_WRITE, .off = addr_off(p, m->first[i]), .iov = &iov, .iovcnt = 1};
     int r = vd_dev_io(p->dev, io, 2);
-    p->stats.device_blocks += 2 * (uint64_t)m->count;
+    p->stats.written[VD_STREAM_META_A] += m->count;
+    p->stats.written[VD_STREAM_META_B] += m->count;
     m->a.block += m->count;
     m->b.block += m->count;
     m->count = 0;

@@ -239,8 +239,10 @@ static int release_emptied(struct vd_pool *p)
         any |= seg_was_emptied(&p->segs.v[i]);
     int r = any ? vd_dev_flush(p->dev) : 0;
     for (uint32_t i = 0; r == 0 && i < p->segs.count; i++)
-        if (seg_was_emptied(&p->segs.v[i]))
+        if (seg_was_emptied(&p->segs.v[i])) {
+            p->segs.v[i].ghosts_until = p->root.counter + 1;
             seg_release(p, i);
+        }
     return r;
 }
 

@@ -29,6 +29,8 @@ struct pool_seg {
     uint32_t unpublished; /* bulk writes not yet named by an entry */
     uint64_t last_seq;    /* last record that lies in it or names something in it */
     uint64_t rid;
+    /* The trees may name what lay here before, until that root: merges find it by its address. */
+    uint64_t ghosts_until;
     uint64_t victim_seq; /* once a root covers it, nothing of a victim should be left */
 };
 
@@ -196,7 +198,8 @@ struct vd_pool {
     struct {
         uint64_t admitted;  /* blocks admitted and not yet placed */
         uint64_t reserved;  /* blocks kept for merges, cleaning, trims */
-        uint32_t keep;      /* free segments that trims and the cleaner leave for the next merge */
+        uint32_t keep;      /* free segments that are left after a crash for opening and a root */
+        uint32_t for_merge; /* that the next merge may open: none while the open ones have room */
         struct vd_waitq waiters;
         unsigned waiting;
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
@@ -210,7 +213,9 @@ struct vd_pool {
     struct vd_waitq fiber_ended;
 
     struct {
-        uint64_t guest_blocks, device_blocks, cleaned, checkpoints, records;
+        uint64_t guest_blocks, cleaned, checkpoints, records;
+        uint64_t written[VD_STREAM_FIXED + 1]; /* blocks, by stream */
+        uint64_t relocation_records;           /* of the log's */
     } stats;
 };
 
@@ -317,8 +322,12 @@ void space_update_reserve(struct vd_pool *p);
 int space_start(struct vd_pool *p);
 /* Blocks that new data may take right now; negative when the reserve is touched. */
 int64_t space_available(const struct vd_pool *p);
-/* Free segments that the cleaner leaves for the next merge and the log. */
+/* Free segments that trims leave, and the cleaner in the end: what opening takes after a crash, and
+ * the root that gives free what the crash left. */
 uint32_t space_keep_segments(const struct vd_pool *p);
+/* Free segments that the cleaner may fill now. It borrows one even where none is to spare: a batch
+ * that fits into one empties more than that, and counts for nothing if it is cut short. */
+uint32_t space_clean_segments(const struct vd_pool *p);
 /* Free segments with host space that a closed pool keeps, to be opened and changed with (P4). */
 uint32_t space_idle_segments(const struct vd_pool *p);
 /* Blocks of segments in use that nothing needs. */

@@ -140,6 +140,8 @@ static int record_claims(struct vd_pool *p, const struct vd_record *rec, const u
             r = -EUCLEAN;
         if (e.type == VD_ENTRY_BULK)
             r = segment_claim(p, e.addr.seg, VD_STREAM_CLEAN, 0, rec->seq);
+        if (e.type == VD_ENTRY_EMPTIED && e.addr.seg >= p->segs.count)
+            r = -EUCLEAN;
         if (e.type == VD_ENTRY_RELOCATE)
             r = e.addr.seg < p->segs.count
                     ? segment_claim(p, e.to.seg, VD_STREAM_CLEAN, 0, rec->seq)

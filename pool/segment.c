@@ -211,6 +211,7 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
             /* What the trees name here still, the relocations say where it is now. */
             .live = s->v[i].live,
             .delta = s->v[i].delta,
+            .ghosts_until = s->v[i].ghosts_until,
             .rid = vd_rng_u64(vd_loop_rng(p->loop)) | 1,
         };
         s->free_backed--;
@@ -242,7 +243,13 @@ void seg_release(struct vd_pool *p, uint32_t seg)
 {
     struct pool_seg *s = &p->segs.v[seg];
     *s = (struct pool_seg){
-        .state = VD_SEG_FREE, .warm = true, .backed = true, .live = s->live, .delta = s->delta};
+        .state = VD_SEG_FREE,
+        .warm = true,
+        .backed = true,
+        .live = s->live,
+        .delta = s->delta,
+        .ghosts_until = s->ghosts_until,
+    };
     p->segs.used--;
     p->segs.free_backed++;
     p->segs.low_hint = VD_MIN(p->segs.low_hint, seg);

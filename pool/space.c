@@ -29,21 +29,16 @@ static uint64_t merge_nodes(const struct vd_pool *p, uint64_t entries)
     return dirty + dirty / 50 + 16;
 }
 
-/* Segments that the coming merge may open: none while both open ones have room to spare. */
-static uint32_t merge_segments(const struct vd_pool *p, uint64_t nodes)
-{
-    const struct bulk_stream *s = &p->meta.a;
-    uint64_t room = s->seg ? p->seg_blocks - s->block : 0;
-    return room >= 2 * nodes ? 0 : 2 * (uint32_t)VD_DIV_UP(nodes, p->seg_blocks);
-}
-
 void space_update_reserve(struct vd_pool *p)
 {
     uint64_t nodes = merge_nodes(p, overlay_entries(p->active));
     if (p->frozen)
         nodes += merge_nodes(p, overlay_entries(p->frozen));
-    p->space.keep = merge_segments(p, nodes) + 1;
-    /* As if both metadata streams had to begin new segments; the cleaner's; the log's. */
+    uint32_t meta = 2 * (uint32_t)VD_DIV_UP(nodes, p->seg_blocks);
+    const struct bulk_stream *s = &p->meta.a;
+    p->space.for_merge = s->seg && p->seg_blocks - s->block >= 2 * nodes ? 0 : meta;
+    p->space.keep = meta + 1;
+    /* Besides, segments of the cleaner's and the log's. */
     uint64_t merge = 2 * nodes + 2 * (uint64_t)p->seg_blocks;
     p->space.reserved =
         (VD_DIV_UP(merge, p->seg_blocks) + 3) * (uint64_t)p->seg_blocks + HEADERS_RESERVE_BLOCKS;
@@ -55,6 +50,14 @@ void space_update_reserve(struct vd_pool *p)
 uint32_t space_keep_segments(const struct vd_pool *p)
 {
     return p->space.keep;
+}
+
+uint32_t space_clean_segments(const struct vd_pool *p)
+{
+    uint32_t have = p->segs.free_backed;
+    if (have > p->space.keep)
+        return have - p->space.keep;
+    return have > p->space.for_merge ? 1 : 0;
 }
 
 uint32_t space_idle_segments(const struct vd_pool *p)

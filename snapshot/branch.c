@@ -111,6 +111,12 @@ struct retained *branch_retained(const struct branch *b, uint64_t epoch)
     return i < b->nret && b->ret[i].epoch == epoch ? &b->ret[i] : NULL;
 }
 
+uint64_t branch_retained_from(const struct branch *b, uint64_t epoch)
+{
+    unsigned i = retained_place(b, epoch);
+    return i < b->nret ? b->ret[i].epoch : EPOCH_LIVE;
+}
+
 struct retained *branch_retain(struct branch *b, uint64_t epoch)
 {
     unsigned i = retained_place(b, epoch);

@@ -85,6 +85,9 @@ int check_marked(struct check *k, const struct vd_run *run)
 
 int check_data(struct check *k, const struct vd_run *run, bool in_tree)
 {
+    /* The cleaner may have given away what nothing shows any more. */
+    bool head = in_tree && k->branch && run->died == VD_EPOCH_MAX;
+    uint32_t replaced = head ? view_replaced(k->s, k->branch, run) : 0;
     struct pool_piece piece[VD_CELL_BLOCKS];
     if (!k->buf)
         k->buf = vd_alloc_aligned((size_t)VD_CELL_BLOCKS * VD_BLOCK);
@@ -93,10 +96,13 @@ int check_data(struct check *k, const struct vd_run *run, bool in_tree)
     int n = 0;
     for (uint64_t i = 0; i < run->blocks && i < VD_CELL_BLOCKS; i++) {
         struct vd_addr at = vd_addr_plus(run->addr, i);
+        if (replaced >> (run->lba + i) % VD_CELL_BLOCKS & 1)
+            continue;
         if (in_tree) /* what an overlay says has not been moved */
             at = pool_moved(k->s->pool, at);
         struct pool_piece *p = n ? &piece[n - 1] : NULL;
-        if (p && vd_addr_equal(vd_addr_plus(p->addr, p->blocks), at))
+        if (p && p->csum + p->blocks == &run->csum[i] &&
+            vd_addr_equal(vd_addr_plus(p->addr, p->blocks), at))
             p->blocks++;
         else
             piece[n++] = (struct pool_piece){

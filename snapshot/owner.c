@@ -3,7 +3,8 @@
  * The cleaner's question: does a tree still name these blocks, and as what? A header says for whom
  * they were stored; since then the branch may have been folded, and the blocks kept in HISTORY, or
  * moved. Whatever a tree names counts, wanted or not: the place is used again once all of that has
- * been moved. Overlays do not matter, for none points into a segment that is being cleaned.
+ * been moved, or is certain to go with the next merge because the overlays have replaced it. No
+ * overlay points into a segment that is being cleaned.
  * Suspends; answers for the roots there are when it returns.
  */
 #include "snapshot/store_priv.h"
@@ -14,12 +15,14 @@ struct ask {
     struct snap_store *s;
     const struct pool_owner_query *q;
     uint32_t left; /* blocks of the query that nobody has claimed yet */
+    uint32_t gone; /* number of those that a tree names and nothing shows */
     struct vd_run *ret;
     int n, max;
 };
 
-/* Takes up the blocks of the query that the run holds where the query says they are. */
-static void claim(struct ask *a, const struct vd_run *run)
+/* Takes up the blocks of the query that the run holds where the query says they are. `replaced`: of
+ * its cell, those that nobody needs. */
+static void claim(struct ask *a, const struct vd_run *run, uint32_t replaced)
 {
     const struct pool_owner_query *q = a->q;
     struct vd_run *last = NULL;
@@ -33,6 +36,11 @@ static void claim(struct ask *a, const struct vd_run *run)
         struct vd_addr at = pool_moved(a->s->pool, vd_addr_plus(run->addr, lba - run->lba));
         if (!vd_addr_equal(at, vd_addr_plus(q->addr, i)))
             continue;
+        if (replaced >> lba % VD_CELL_BLOCKS & 1) {
+            a->gone++;
+            a->left &= ~(UINT32_C(1) << i);
+            continue;
+        }
         if (!last || vd_run_end(last) != lba) {
             if (a->n == a->max)
                 return;
@@ -83,10 +91,11 @@ static int history_read(struct snap_store *s, uint64_t branch, const struct pool
 static int ask_head(struct ask *a, uint64_t branch, struct forest_need *need)
 {
     struct snap_store *s = a->s;
+    const struct branch *b = catalog_branch(&s->cat, branch);
     int n = tree_head_find(pool_forest(s->pool), branch, a->q->lba, a->q->blocks, s->runs,
                            VD_CELL_BLOCKS, need);
     for (int i = 0; i < n; i++)
-        claim(a, &s->runs[i]);
+        claim(a, &s->runs[i], b ? view_replaced(s, b, &s->runs[i]) : 0);
     return VD_MIN(n, 0);
 }
 
@@ -105,7 +114,7 @@ static int ask_branch(struct ask *a, uint64_t branch, const struct vd_run *old, 
     /* No overlay can hold them: a segment that one points into is never cleaned. */
     int r = ask_head(a, branch, need);
     for (size_t i = 0; r == 0 && i < count; i++)
-        claim(a, &old[i]);
+        claim(a, &old[i], 0);
     return r;
 }
 
@@ -119,11 +128,13 @@ static int owner_in(struct ask *a, uint64_t branch)
     size_t count = 0;
 
     a->n = 0;
+    a->gone = 0;
     a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
     int r = ask_branch(a, branch, NULL, 0, &need);
     if (r == 0 && a->left) {
         r = history_read(a->s, branch, a->q, &old, &count);
         a->n = 0;
+        a->gone = 0;
         a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
         if (r == 0)
             r = forest_version(f) == version ? ask_branch(a, branch, old, count, &need) : -ESTALE;
@@ -139,13 +150,14 @@ static int owner_in(struct ask *a, uint64_t branch)
 }
 
 int owner_find(void *c, const struct pool_owner_query *q, struct vd_run *ret, int max,
-               uint64_t *branch)
+               uint64_t *branch, uint32_t *ret_gone)
 {
     struct snap_store *s = c;
     struct ask a = {.s = s, .q = q, .ret = ret, .max = max};
 
     if (!q->blocks || q->lba % VD_CELL_BLOCKS + q->blocks > VD_CELL_BLOCKS)
         return -EINVAL;
+    *ret_gone = 0;
     for (;;) {
         struct branch *child, *b = asked_branch(s, q->branch, &child);
         if (!b)
@@ -154,10 +166,11 @@ int owner_find(void *c, const struct pool_owner_query *q, struct vd_run *ret, in
         uint64_t child_id = child ? child->id : 0;
         int n = owner_in(&a, id);
         *branch = id;
-        if (n == 0 && child_id) {
+        if (n == 0 && child_id && !a.gone) {
             n = owner_in(&a, child_id);
             *branch = child_id;
         }
+        *ret_gone = a.gone;
         /* A cell moves to the child as a whole, with a new root. */
         if (n != -EAGAIN && forest_version(pool_forest(s->pool)) == version)
             return n;

@@ -151,6 +151,8 @@ unsigned branch_clones(const struct branch *b, uint64_t epoch);
 /* The entry of an epoch, or NULL. branch_retain makes one. */
 struct retained *branch_retained(const struct branch *b, uint64_t epoch);
 struct retained *branch_retain(struct branch *b, uint64_t epoch);
+/* The first epoch >= `epoch` that has an entry, or EPOCH_LIVE. */
+uint64_t branch_retained_from(const struct branch *b, uint64_t epoch);
 
 /* Moves of merges. */
 void snapshot_repoint(struct snapshot *s, struct branch *to); /* after branch_retain(to, epoch) */

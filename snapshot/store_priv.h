@@ -55,7 +55,11 @@ static inline struct view view_of(struct view_ref ref)
  * blocks lie now. Does not suspend. */
 int view_cell(struct snap_store *s, struct view view, uint64_t cell, struct cell_view *v,
               struct forest_need *need);
-/* The same, loading what it takes; true at the time it returns. VD_YIELDS */
+/* Which blocks of a run of HEAD (bit n: block n of its cell) do the overlays replace so that neither
+ * the live volume nor any retained epoch shows them any more? Nothing can make them wanted again;
+ * the merge drops them. Does not suspend. */
+uint32_t view_replaced(const struct snap_store *s, const struct branch *b, const struct vd_run *run);
+/* view_cell, loading what it takes; true at the time it returns. VD_YIELDS */
 int view_cell_load(struct snap_store *s, struct view_ref ref, uint64_t cell, struct cell_view *v);
 /* From `lba` (start of a cell) on, up to `end`: how many blocks surely read as zeroes with nothing
  * stored for them. 0 when there may be something in the first cell. VD_YIELDS */
@@ -147,6 +151,6 @@ void merge_publish(void *c);
 void merge_state_free(struct merge_state *ms);
 bool merge_backlog(struct snap_store *s);
 int owner_find(void *c, const struct pool_owner_query *q, struct vd_run *ret, int max,
-               uint64_t *branch);
+               uint64_t *branch, uint32_t *gone);
 
 #endif

@@ -72,7 +72,9 @@ static int disk_readv(struct vd_disk *disk, uint64_t off, const struct iovec *io
 static int disk_flush(struct vd_disk *disk)
 {
     struct vol_disk *d = vol_disk_of(disk);
-    return pool_read_only(d->s->pool) && d->read_only ? 0 : pool_flush(d->s->pool);
+    /* On a pool that failed nothing is durable any more by asking, whoever asks. */
+    bool idle = d->read_only && pool_read_only(d->s->pool) && !pool_failure(d->s->pool)[0];
+    return idle ? 0 : pool_flush(d->s->pool);
 }
 
 /* Appends to the answer; false when there is no room. */

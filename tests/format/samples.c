@@ -147,6 +147,11 @@ void sample_entry(struct vd_entry *ret, unsigned i)
         ret->value = i == 6 ? value : NULL;
         ret->value_len = i == 6 ? 51 : 0;
         break;
+    case 8:
+        ret->type = VD_ENTRY_EMPTIED;
+        ret->branch = 0;
+        ret->addr.seg = 77;
+        break;
     default:
         ret->type = VD_ENTRY_SEGMENT;
         ret->branch = 0;

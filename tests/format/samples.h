@@ -10,7 +10,7 @@ void sample_label(struct vd_label *ret, unsigned cuts);
 void sample_root(struct vd_root *ret);
 void sample_table_entry(struct vd_table_entry *ret, enum vd_seg_state state);
 /* One of each type for 0 <= i < SAMPLE_ENTRIES, some at their largest. */
-#define SAMPLE_ENTRIES 9
+#define SAMPLE_ENTRIES 10
 void sample_entry(struct vd_entry *ret, unsigned i);
 /* A record with entries 0..n-1 and an echo of entry 4; seals it into buf4k. */
 void sample_record(struct vd_record *ret, void *buf4k, unsigned n);

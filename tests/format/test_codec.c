@@ -349,7 +349,7 @@ static void test_entry_refuses(void **state)
 {
     for (unsigned i = 0; i < SAMPLE_ENTRIES; i++) {
         refuse_in_entry(i, 0, 1, 0);
-        refuse_in_entry(i, 0, 1, 8);
+        refuse_in_entry(i, 0, 1, 9);
         refuse_in_entry(i, 0, 1, 255);
         refuse_in_entry(i, 1, 1, 2);
     }
@@ -366,6 +366,8 @@ static void test_entry_refuses(void **state)
     refuse_in_entry(2, offsetof(struct od_entry_zero, blocks), 8, 0);
     refuse_in_entry(2, offsetof(struct od_entry_zero, blocks), 8, OD_LBA_MAX + 1);
     refuse_in_entry(2, offsetof(struct od_entry_zero, lba), 8, 1);
+    /* emptied */
+    refuse_in_entry(8, offsetof(struct od_entry_emptied, seg), 4, 0);
     /* relocate */
     refuse_in_entry(3, offsetof(struct od_entry_relocate, blocks), 2, 0);
     refuse_in_entry(3, offsetof(struct od_entry_relocate, blocks), 2, 2); /* crosses a cell */
@@ -390,15 +392,15 @@ static void test_entry_refuses(void **state)
     refuse_in_entry(6, sizeof(struct od_entry_catalog) + 55, 1, 1);
     refuse_in_entry(6, 1, 1, 1); /* deletes, yet has a value */
     /* segment */
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.stream), 1, 0);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.stream), 1, 6);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.nchunks), 1, 0);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.nchunks), 1, 9);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.pad), 1, 1);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.chunk[0].dev), 2, 16);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.chunk[0].pad), 1, 1);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, ref.chunk[1].idx), 4, 1);
-    refuse_in_entry(8, offsetof(struct od_entry_segment, pad), 1, 1);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.stream), 1, 0);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.stream), 1, 6);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.nchunks), 1, 0);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.nchunks), 1, 9);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.pad), 1, 1);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.chunk[0].dev), 2, 16);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.chunk[0].pad), 1, 1);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, ref.chunk[1].idx), 4, 1);
+    refuse_in_entry(9, offsetof(struct od_entry_segment, pad), 1, 1);
 }
 
 static void test_empty_catalog_value_is_not_a_delete(void **state)

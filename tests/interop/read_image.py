@@ -301,8 +301,14 @@ def parse_segment(d):
     return {"type": "segment"}
 
 
+def parse_emptied(d):
+    need(len(d) == 8 and u32(d, 4) > 0, "emptied: segment")
+    return {"type": "emptied"}
+
+
 ENTRY = {1: (24, parse_write), 2: (24, parse_zero), 3: (48, parse_relocate), 4: (32, parse_bulk),
-         5: (16, parse_epoch), 6: (32, parse_catalog), 7: (88, parse_segment)}
+         5: (16, parse_epoch), 6: (32, parse_catalog), 7: (88, parse_segment),
+         8: (8, parse_emptied)}
 
 
 class Run:

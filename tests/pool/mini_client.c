@@ -174,12 +174,13 @@ static int resolve(struct mini *m, uint64_t branch, uint64_t lba, struct vd_run 
 }
 
 static int mini_owner(void *c, const struct pool_owner_query *q, struct vd_run *ret, int max,
-                      uint64_t *branch)
+                      uint64_t *branch, uint32_t *gone)
 {
     struct mini *m = c;
     struct forest_need need;
     int n = 0;
     *branch = q->branch;
+    *gone = 0;
     for (uint64_t i = 0; i < q->blocks && n < max; i++) {
         int r;
         while ((r = tree_head_find(pool_forest(m->pool), q->branch, q->lba + i, 1, &ret[n], 1,

@@ -639,14 +639,15 @@ int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live,
 
 /* ---- the cleaner ---- */
 
-/* Moves one block if a tree names it: 1, else 0. */
+/* Moves one block if a tree names it and it is still wanted: 1 if it is named, else 0. */
 static int block_move(struct vd_pool *p, struct vd_addr from, struct hint h)
 {
     struct medium *m = p->m;
     struct pool_owner_query q = {.branch = h.branch, .lba = h.lba, .blocks = 1, .addr = from};
     struct vd_run *run = malloc(VD_CELL_BLOCKS * sizeof(*run));
     uint64_t branch = 0;
-    int n = p->client->owner(p->arg, &q, run, VD_CELL_BLOCKS, &branch);
+    uint32_t gone;
+    int n = p->client->owner(p->arg, &q, run, VD_CELL_BLOCKS, &branch, &gone);
     const uint8_t *data = data_at(m, from);
     if (n == 1 && data) {
         assert(run->lba == h.lba && run->blocks == 1 && vd_addr_equal(run->addr, from));
@@ -666,7 +667,7 @@ static int block_move(struct vd_pool *p, struct vd_addr from, struct hint h)
         entry_log(p, &e, (struct vd_addr){0});
     }
     free(run);
-    return n;
+    return n < 0 ? n : n + (int)gone;
 }
 
 int fake_clean(struct vd_pool *p, struct vd_rng *rng)
