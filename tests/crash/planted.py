@@ -29,7 +29,8 @@ CRASH = ['tests/crash/%s.c' % n for n in ('exhaust', 'oracle', 'oracle_judge', '
                                           'scenario', 'world', 'world_judge')]
 PROGRAMS = {
     'crash-sim': PRODUCT + CRASH + ['tests/crash/main.c'],
-    'test_named': PRODUCT + CRASH + ['tests/crash/named.c', 'tests/crash/test_named.c'],
+    'test_named': PRODUCT + CRASH + ['tests/crash/%s.c' % n for n in (
+        'named', 'named_log', 'test_named')],
     'test_dev': ['core/io/*.c', 'core/base/*.c', 'tests/io/test_dev.c'],
 }
 SIM = ('crash-sim', '--until-failure', '--seed', '1', '--jobs', '2', '--states')
