@@ -35,6 +35,7 @@ struct clean {
     struct vd_pool *p;
     uint32_t victim[VICTIMS_MAX];
     uint8_t *data[VICTIMS_MAX];
+    bool unread[VICTIMS_MAX];    /* or to be read again */
     uint32_t moved[VICTIMS_MAX]; /* blocks, of each victim */
     uint32_t gone[VICTIMS_MAX];  /* named by the trees, and replaced by the overlays */
     unsigned victims;
@@ -192,7 +193,8 @@ static int victim_walk(struct clean *c, unsigned v)
     struct vd_pool *p = c->p;
     uint32_t seg = c->victim[v];
     bool bulk = p->segs.v[seg].stream == VD_STREAM_CLEAN;
-    int r = vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size);
+    int r = c->unread[v] ? vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size) : 0;
+    c->unread[v] = true;
     for (uint32_t block = 0; r == 0 && block < p->seg_blocks;) {
         struct vd_record rec;
         struct pool_seg *s = &p->segs.v[seg]; /* the array may move while this waits */
@@ -219,9 +221,6 @@ static int victim_scan(struct clean *c, unsigned v)
     struct vd_pool *p = c->p;
     size_t first = c->count;
     int r = 0;
-    c->data[v] = vd_alloc_aligned(p->chunk_size);
-    if (!c->data[v])
-        return -ENOMEM;
     for (int tries = 0; tries < 2; tries++) {
         c->count = first;
         c->moved[v] = c->gone[v] = 0;
@@ -264,16 +263,40 @@ static int out_room(struct vd_pool *p)
     return seg_open(p, VD_STREAM_CLEAN, &o->seg);
 }
 
-/* Writes moves [from, to) behind one bulk header. */
-static int out_write(struct clean *c, size_t from, size_t to, uint8_t *header, struct iovec *iov)
+/* Pieces of output under way at once: each a bulk header and what lies behind it. */
+#define OUT_PIECES 8u
+#define PIECE_IOV (LOG_PAYLOAD_BLOCKS + 1)
+struct out_pieces {
+    uint8_t *headers;  /* OUT_PIECES blocks */
+    struct iovec *iov; /* OUT_PIECES * PIECE_IOV */
+    struct vd_io io[OUT_PIECES];
+    unsigned n;
+};
+
+static int out_submit(struct clean *c, struct out_pieces *o)
+{
+    int r = o->n ? vd_dev_io(c->p->dev, o->io, (int)o->n) : 0;
+    o->n = 0;
+    if (r < 0 && c->p->clean.out.seg) {
+        /* Nothing may lie behind a header that is bad: headers are found one after another. */
+        seg_close(c->p, c->p->clean.out.seg);
+        c->p->clean.out.seg = 0;
+    }
+    return r;
+}
+
+/* Makes moves [from, to) the next piece, at the end of the output. */
+static void out_add(struct clean *c, struct out_pieces *o, size_t from, size_t to)
 {
     struct vd_pool *p = c->p;
-    struct bulk_stream *o = &p->clean.out;
+    struct bulk_stream *out = &p->clean.out;
+    uint8_t *header = o->headers + (size_t)o->n * VD_BLOCK;
+    struct iovec *iov = o->iov + (size_t)o->n * PIECE_IOV;
     struct vd_record rec = {.bulk = true,
                             .pool = p->pool64,
                             .incarnation = p->log.incarnation,
-                            .rid = p->segs.v[o->seg].rid,
-                            .at = {o->seg, o->block * VD_SECTORS_PER_BLOCK},
+                            .rid = p->segs.v[out->seg].rid,
+                            .at = {out->seg, out->block * VD_SECTORS_PER_BLOCK},
                             .wall_s = vd_loop_wall_s(p->loop)};
     memset(header, 0, VD_BLOCK);
     iov[0] = (struct iovec){header, VD_BLOCK};
@@ -293,55 +316,50 @@ static int out_write(struct clean *c, size_t from, size_t to, uint8_t *header, s
         iov[n++] = (struct iovec){(void *)(uintptr_t)m->data, m->run.blocks * VD_BLOCK};
     }
     record_seal(&rec, header);
-    struct vd_io io = {.op = VD_IO_WRITE, .off = addr_off(p, rec.at), .iov = iov, .iovcnt = n};
-    o->block += 1 + rec.payload_blocks;
+    o->io[o->n++] =
+        (struct vd_io){.op = VD_IO_WRITE, .off = addr_off(p, rec.at), .iov = iov, .iovcnt = n};
+    out->block += 1 + rec.payload_blocks;
     p->segs.v[rec.at.seg].unpublished++;
     p->stats.written[VD_STREAM_CLEAN] += 1 + rec.payload_blocks;
-    return vd_dev_io(p->dev, &io, 1);
 }
 
 /* Writes all moves; each piece as large as a header's entries allow. Unpublished counts stay up. */
-static int moves_write(struct clean *c, size_t *ret_written)
+static int moves_write(struct clean *c)
 {
-    uint8_t *header VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(VD_BLOCK);
-    struct iovec *iov VD_CLEANUP(vd_cleanup_free) = malloc(VD_IO_IOV_MAX * sizeof(*iov));
-    if (!header || !iov)
-        return -ENOMEM;
-    size_t from = 0;
-    *ret_written = 0;
-    while (from < c->count) {
-        size_t to = from, entries = 0;
+    uint8_t *headers VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned((size_t)OUT_PIECES * VD_BLOCK);
+    struct iovec *iov VD_CLEANUP(vd_cleanup_free) =
+        malloc((size_t)OUT_PIECES * PIECE_IOV * sizeof(*iov));
+    struct out_pieces o = {.headers = headers, .iov = iov};
+    int r = headers && iov ? 0 : -ENOMEM;
+    for (size_t from = 0, to; r == 0 && from < c->count; from = to) {
+        size_t entries = 0;
         uint32_t blocks = 0;
-        int r = out_room(c->p);
+        r = out_room(c->p);
         if (r < 0)
-            return r;
+            break;
         uint32_t most = VD_MIN(c->p->seg_blocks - c->p->clean.out.block - 1, LOG_PAYLOAD_BLOCKS);
-        for (; to < c->count; to++) {
+        for (to = from; to < c->count; to++) {
             size_t need = sizeof(struct od_entry_write) + 8 * c->moves[to].run.blocks;
             if (entries + need > OD_RECORD_ENTRIES_MAX || blocks + c->moves[to].run.blocks > most)
                 break;
             entries += need;
             blocks += (uint32_t)c->moves[to].run.blocks;
         }
-        r = out_write(c, from, to, header, iov);
-        if (r < 0) {
-            /* Nothing may lie behind a header that is bad: headers are found one after another. */
-            seg_close(c->p, c->p->clean.out.seg);
-            c->p->clean.out.seg = 0;
-            return r;
-        }
-        from = *ret_written = to;
+        out_add(c, &o, from, to);
+        if (o.n == OUT_PIECES)
+            r = out_submit(c, &o);
     }
-    return 0;
+    int last = out_submit(c, &o);
+    return r < 0 ? r : last;
 }
 
 /* One operation for all: it spans as many records as it takes. */
-static int moves_publish(struct clean *c, size_t written)
+static int moves_publish(struct clean *c)
 {
-    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(written + c->victims, sizeof(*e));
+    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(c->count + c->victims, sizeof(*e));
     if (!e)
         return -ENOMEM;
-    for (size_t i = 0; i < written; i++) {
+    for (size_t i = 0; i < c->count; i++) {
         const struct move *m = &c->moves[i];
         e[i] = (struct vd_entry){.type = VD_ENTRY_RELOCATE,
                                  .branch = m->branch,
@@ -351,7 +369,7 @@ static int moves_publish(struct clean *c, size_t written)
                                  .addr = m->run.addr,
                                  .to = m->to};
     }
-    size_t n = written;
+    size_t n = c->count;
     for (unsigned v = 0; v < c->victims; v++)
         if (victim_empty(c, v))
             e[n++] = (struct vd_entry){.type = VD_ENTRY_EMPTIED, .addr = {c->victim[v], 0}};
@@ -366,24 +384,42 @@ static void unpublished_clear(struct vd_pool *p)
             p->segs.v[i].unpublished = 0;
 }
 
+/* Reads all victims, side by side. What cannot be read shows when it is looked at. */
+static int victims_read(struct clean *c)
+{
+    struct vd_pool *p = c->p;
+    struct vd_io io[VICTIMS_MAX];
+    struct iovec iov[VICTIMS_MAX];
+    for (unsigned v = 0; v < c->victims; v++) {
+        c->data[v] = vd_alloc_aligned(p->chunk_size);
+        if (!c->data[v])
+            return -ENOMEM;
+        iov[v] = (struct iovec){c->data[v], p->chunk_size};
+        io[v] = (struct vd_io){
+            .op = VD_IO_READ, .off = seg_off(p, c->victim[v]), .iov = &iov[v], .iovcnt = 1};
+    }
+    (void)vd_dev_io(p->dev, io, (int)c->victims);
+    for (unsigned v = 0; v < c->victims; v++)
+        c->unread[v] = io[v].res < 0;
+    return 0;
+}
+
 static int clean_run(struct clean *c)
 {
     struct vd_pool *p = c->p;
-    for (unsigned v = 0; v < c->victims; v++) {
-        int r = victim_scan(c, v);
-        if (r < 0)
-            return r;
-    }
-    if (c->count)
+    int r = victims_read(c);
+    for (unsigned v = 0; r == 0 && v < c->victims; v++)
+        r = victim_scan(c, v);
+    if (r == 0 && c->count) {
         qsort(c->moves, c->count, sizeof(*c->moves), move_cmp);
-    size_t written = 0;
-    int r = moves_write(c, &written);
+        r = moves_write(c);
 #ifndef VD_PLANT_MOVED_NOT_FLUSHED
-    if (r == 0 && written)
-        r = log_flush_now(p);
+        if (r == 0)
+            r = log_flush_now(p);
 #endif
+    }
     if (r == 0)
-        r = moves_publish(c, written);
+        r = moves_publish(c);
     unpublished_clear(p);
     return r;
 }

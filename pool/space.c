@@ -108,12 +108,23 @@ void space_kick(struct vd_pool *p)
     vd_wake_all(&p->space.kick);
 }
 
-/* How much should be available before the next write asks. */
+/* How much should be available before the next write asks: where the file grows for it, and where
+ * the cleaner has to make it, for which every block that lies idle makes all others denser. */
+static int64_t low_water_part(const struct vd_pool *p, unsigned part, uint64_t most)
+{
+    uint64_t blocks = (uint64_t)p->segs.used * p->seg_blocks / part;
+    blocks = VD_MIN(blocks, most / VD_BLOCK);
+    return (int64_t)VD_MAX(blocks, 8 * (uint64_t)p->seg_blocks);
+}
+
 static int64_t low_water(const struct vd_pool *p)
 {
-    uint64_t blocks =
-        VD_MAX(8 * (uint64_t)p->seg_blocks, (uint64_t)p->segs.used * p->seg_blocks / 48);
-    return (int64_t)VD_MIN(blocks, VD_MIB(128) / VD_BLOCK);
+    return low_water_part(p, 48, VD_MIB(128));
+}
+
+static int64_t clean_low_water(const struct vd_pool *p)
+{
+    return low_water_part(p, 192, VD_MIB(32));
 }
 
 #define OVERLAY_BYTES VD_MIB(48) /* each of the two */
@@ -195,7 +206,7 @@ static void keeper_grow(struct vd_pool *p)
             break;
         space_wake(p);
     }
-    if (space_available(p) < low_water(p))
+    if (space_available(p) < clean_low_water(p))
         vd_wake_all(&p->clean.kick);
 }
 
@@ -261,7 +272,7 @@ static bool room_is_urgent(const struct vd_pool *p)
 
 static bool cleaning_wanted(const struct vd_pool *p)
 {
-    return room_is_urgent(p) || space_available(p) < low_water(p);
+    return room_is_urgent(p) || space_available(p) < clean_low_water(p);
 }
 
 /* One step towards room; false when there is nothing more to be had that way. Roots are dear (they
