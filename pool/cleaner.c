@@ -70,35 +70,50 @@ static uint64_t move_cost(const struct pool_seg *s)
     return s->live + s->live / 60 + 2;
 }
 
+struct candidate {
+    double score;
+    uint32_t seg;
+};
+
+/* The best `most` candidates that `room` blocks are enough for, best first; returns how many. */
+static unsigned candidates_find(const struct vd_pool *p, bool urgent, uint64_t room,
+                                struct candidate *best, unsigned most)
+{
+    double fullest = urgent ? 0.98 : 0.85;
+    unsigned n = 0;
+    for (uint32_t i = 1; i < p->segs.count; i++) {
+        const struct pool_seg *s = &p->segs.v[i];
+        if (!victim_possible(p, s, fullest) || move_cost(s) > room)
+            continue;
+        struct candidate c = {victim_score(p, s), i};
+        if (n == most && c.score <= best[n - 1].score)
+            continue;
+        unsigned at = n < most ? n++ : n - 1;
+        for (; at > 0 && best[at - 1].score < c.score; at--)
+            best[at] = best[at - 1];
+        best[at] = c;
+    }
+    return n;
+}
+
 /* The best few victims whose live blocks the cleaner has space to copy. */
 static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
-    double most = urgent ? 0.98 : 0.85;
     uint64_t room = (uint64_t)space_clean_segments(p) * p->seg_blocks;
     if (p->clean.out.seg)
         room += p->seg_blocks - p->clean.out.block;
-    while (c->victims < VICTIMS_MAX && (c->victims + 1) * (uint64_t)p->chunk_size <=
-                                           VD_MAX(VICTIM_BYTES, (uint64_t)p->chunk_size)) {
-        int64_t best = -1;
-        double score = 0;
-        for (uint32_t i = 1; i < p->segs.count; i++) {
-            const struct pool_seg *s = &p->segs.v[i];
-            if (!victim_possible(p, s, most) || move_cost(s) > room)
-                continue;
-            double sc = victim_score(p, s);
-            if (best < 0 || sc > score) {
-                best = i;
-                score = sc;
-            }
-        }
-        if (best < 0)
-            return;
-        struct pool_seg *s = &p->segs.v[best];
+    unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, VICTIM_BYTES / p->chunk_size));
+    struct candidate best[2 * VICTIMS_MAX];
+    unsigned n = candidates_find(p, urgent, room, best, VD_ARRAY_SIZE(best));
+    for (unsigned i = 0; i < n && c->victims < most; i++) {
+        struct pool_seg *s = &p->segs.v[best[i].seg];
+        if (move_cost(s) > room)
+            continue;
         s->victim = true;
         s->pins++;
         room -= move_cost(s);
-        c->victim[c->victims++] = (uint32_t)best;
+        c->victim[c->victims++] = best[i].seg;
     }
 }
 

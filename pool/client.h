@@ -59,7 +59,7 @@ struct pool_client_ops {
     /* The new roots are durable and have just been set, and the frozen overlay dropped. Never
      * suspends. */
     void (*publish)(void *c);
-    /* Which of the queried blocks does some version in HEAD or HISTORY, after relocation, of
+    /* Which of the queried blocks does some version in HEAD or HISTORY of
      * (branch, lba) hold at that address? (No overlay points into a segment that is cleaned.) Runs
      * to ret (addr = where it lies, lba, born, csum; at most `max`, 32 are always enough), and the
      * branch that owns them now to *branch. *gone counts blocks that a tree names but nothing will

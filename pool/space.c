@@ -124,7 +124,7 @@ static int64_t low_water(const struct vd_pool *p)
 
 static int64_t clean_low_water(const struct vd_pool *p)
 {
-    return low_water_part(p, 192, VD_MIB(32));
+    return low_water_part(p, 64, VD_MIB(96));
 }
 
 #define OVERLAY_BYTES VD_MIB(48) /* each of the two */

@@ -33,7 +33,9 @@ static void claim(struct ask *a, const struct vd_run *run, uint32_t replaced)
         uint64_t lba = q->lba + i;
         if (!(a->left >> i & 1) || lba < run->lba || lba >= vd_run_end(run))
             continue;
-        struct vd_addr at = pool_moved(a->s->pool, vd_addr_plus(run->addr, lba - run->lba));
+        /* Nothing that moved since the last root lies in a segment that is cleaned, or came from
+         * there: the address in the tree is the address. */
+        struct vd_addr at = vd_addr_plus(run->addr, lba - run->lba);
         if (!vd_addr_equal(at, vd_addr_plus(q->addr, i)))
             continue;
         if (replaced >> lba % VD_CELL_BLOCKS & 1) {

@@ -79,18 +79,18 @@ static void fill_zero(struct cell_view *v, uint64_t cell, uint64_t lba)
 
 uint32_t view_replaced(const struct snap_store *s, const struct branch *b, const struct vd_run *run)
 {
-    struct cell_view v = {.want = UINT32_MAX};
+    struct cell_view v;
     uint64_t cell = run->lba / VD_CELL_BLOCKS;
-    unsigned first = (unsigned)(run->lba % VD_CELL_BLOCKS);
 
     if (run->died != VD_EPOCH_MAX)
         return 0;
+    v.want = (uint32_t)(((UINT64_C(1) << run->blocks) - 1) << run->lba % VD_CELL_BLOCKS);
+    v.known = 0;
     uint64_t epoch = branch_retained_from(b, run->born);
     overlay_view(pool_active(s->pool), b->id, cell, epoch, &v);
     if (pool_frozen(s->pool))
         overlay_view(pool_frozen(s->pool), b->id, cell, epoch, &v);
-    uint64_t mask = ((UINT64_C(1) << run->blocks) - 1) << first;
-    return v.known & (uint32_t)mask;
+    return v.known;
 }
 
 int view_cell(struct snap_store *s, struct view view, uint64_t cell, struct cell_view *v,
