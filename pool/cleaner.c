@@ -392,11 +392,17 @@ static int moves_publish(struct clean *c)
     return n ? pool_commit(c->p, &op) : 0;
 }
 
-static void unpublished_clear(struct vd_pool *p)
+/* The batch is over. Where it failed, segments that hold nothing else are free again. */
+static void unpublished_clear(struct vd_pool *p, bool failed)
 {
-    for (uint32_t i = 0; i < p->segs.count; i++)
-        if (p->segs.v[i].stream == VD_STREAM_CLEAN)
-            p->segs.v[i].unpublished = 0;
+    for (uint32_t i = 0; i < p->segs.count; i++) {
+        struct pool_seg *s = &p->segs.v[i];
+        if (s->stream != VD_STREAM_CLEAN || !s->unpublished)
+            continue;
+        s->unpublished = 0;
+        if (failed && s->last_seq == 0 && s->state == VD_SEG_CLOSED)
+            seg_release(p, i);
+    }
 }
 
 /* Reads all victims, side by side. What cannot be read shows when it is looked at. */
@@ -435,7 +441,7 @@ static int clean_run(struct clean *c)
     }
     if (r == 0)
         r = moves_publish(c);
-    unpublished_clear(p);
+    unpublished_clear(p, r < 0);
     return r;
 }
 

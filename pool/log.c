@@ -231,6 +231,8 @@ static void log_roll(struct vd_pool *p)
     l->next[0] = l->next[1];
     l->next[1] = (struct vd_logref){0};
     l->block = 0;
+    l->fill_ns = vd_loop_now_ns(p->loop) - l->rolled_ns;
+    l->rolled_ns += l->fill_ns;
     space_kick(p); /* reserves another */
 }
 
@@ -741,6 +743,11 @@ int log_seal(struct vd_pool *p)
 
 /* ---- life ---- */
 
+/* Writing over what was written before costs a host's file system nothing but the bytes, writing
+ * into new space metadata for each flush. Where the log is slow enough that latency is what counts,
+ * its next segments are written once in advance. */
+#define WARM_FILL_NS_PER_MIB UINT64_C(8000000)
+
 int log_reserve(struct vd_pool *p)
 {
     struct pool_log *l = &p->log;
@@ -751,8 +758,11 @@ int log_reserve(struct vd_pool *p)
         int r = seg_open(p, VD_STREAM_LOG, &seg);
         if (r < 0)
             return r;
+        if (l->fill_ns >= (p->chunk_size >> 20) * WARM_FILL_NS_PER_MIB)
+            seg_warm(p, seg);
         if (l->next[i].seg) { /* somebody else was quicker */
             seg_close(p, seg);
+            seg_release(p, seg);
             continue;
         }
         l->next[i] = (struct vd_logref){seg, p->segs.v[seg].rid};

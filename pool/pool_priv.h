@@ -120,6 +120,8 @@ struct pool_log {
     struct vd_waitq flush_done;
     uint64_t unflushed_bytes;
     uint64_t last_flush_ns;
+    uint64_t rolled_ns;    /* when `cur` was begun */
+    uint64_t fill_ns;      /* how long the segment before it took */
     uint64_t window_bytes; /* since the root's log position */
 };
 
@@ -265,6 +267,9 @@ void segs_recount(struct vd_pool *p);
 bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks);
 /* Opens a free segment for a stream: fallocates when it must. VD_YIELDS. -ENOSPC */
 int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret);
+/* Writes an open segment that nothing was written to once over, if it never was. Best effort.
+ * VD_YIELDS */
+void seg_warm(struct vd_pool *p, uint32_t seg);
 void seg_close(struct vd_pool *p, uint32_t seg);
 /* Would a root at `seq` forget this segment? Uses live + delta. */
 bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq);

@@ -9,6 +9,7 @@
  * that are durable: whoever starts from the root finds them in the log (docs/decisions/0003).
  * seg_open, segs_back and segs_trim suspend, the rest does not.
  */
+#include "core/base/text.h"
 #include "pool/pool_priv.h"
 
 #include <stdlib.h>
@@ -220,6 +221,18 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
     }
     vd_fmutex_unlock(&s->alloc_lock);
     return i < 0 ? -ENOSPC : 0;
+}
+
+void seg_warm(struct vd_pool *p, uint32_t seg)
+{
+    if (p->segs.v[seg].warm)
+        return;
+    uint8_t *zeroes VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(p->chunk_size);
+    if (!zeroes)
+        return;
+    memset(zeroes, 0, p->chunk_size);
+    if (vd_dev_write(p->dev, seg_off(p, seg), zeroes, p->chunk_size) == 0)
+        p->segs.v[seg].warm = true;
 }
 
 void seg_close(struct vd_pool *p, uint32_t seg)
