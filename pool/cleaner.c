@@ -33,6 +33,12 @@ struct move {
 
 struct clean {
     struct vd_pool *p;
+    struct bulk_stream *out;
+    uint64_t planned; /* blocks that the output may take */
+    struct {
+        uint32_t seg, pieces;
+    } used[VICTIMS_MAX + 2]; /* segments of the output */
+    unsigned nused;
     uint32_t victim[VICTIMS_MAX];
     uint8_t *data[VICTIMS_MAX];
     bool unread[VICTIMS_MAX];    /* or to be read again */
@@ -101,10 +107,11 @@ static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
     uint64_t room = (uint64_t)space_clean_segments(p) * p->seg_blocks;
-    if (p->clean.out.seg)
-        room += p->seg_blocks - p->clean.out.block;
+    room -= VD_MIN(room, p->clean.planned);
+    if (c->out->seg)
+        room += p->seg_blocks - c->out->block;
     unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, VICTIM_BYTES / p->chunk_size));
-    struct candidate best[2 * VICTIMS_MAX];
+    struct candidate best[VICTIMS_MAX + VICTIMS_MAX / 2];
     unsigned n = candidates_find(p, urgent, room, best, VD_ARRAY_SIZE(best));
     for (unsigned i = 0; i < n && c->victims < most; i++) {
         struct pool_seg *s = &p->segs.v[best[i].seg];
@@ -113,8 +120,10 @@ static void choose(struct clean *c, bool urgent)
         s->victim = true;
         s->pins++;
         room -= move_cost(s);
+        c->planned += move_cost(s);
         c->victim[c->victims++] = best[i].seg;
     }
+    p->clean.planned += c->planned;
 }
 
 /* ---- finding what is live ---- */
@@ -266,9 +275,10 @@ static int move_cmp(const void *a, const void *b)
 }
 
 /* An output segment with space for a header and a whole cell. */
-static int out_room(struct vd_pool *p)
+static int out_room(struct clean *c)
 {
-    struct bulk_stream *o = &p->clean.out;
+    struct vd_pool *p = c->p;
+    struct bulk_stream *o = c->out;
     if (o->seg && o->block + 1 + VD_CELL_BLOCKS <= p->seg_blocks)
         return 0;
     if (o->seg)
@@ -292,19 +302,31 @@ static int out_submit(struct clean *c, struct out_pieces *o)
 {
     int r = o->n ? vd_dev_io(c->p->dev, o->io, (int)o->n) : 0;
     o->n = 0;
-    if (r < 0 && c->p->clean.out.seg) {
+    if (r < 0 && c->out->seg) {
         /* Nothing may lie behind a header that is bad: headers are found one after another. */
-        seg_close(c->p, c->p->clean.out.seg);
-        c->p->clean.out.seg = 0;
+        seg_close(c->p, c->out->seg);
+        c->out->seg = 0;
     }
     return r;
+}
+
+/* A piece more that nothing names yet. */
+static void out_used(struct clean *c, uint32_t seg)
+{
+    c->p->segs.v[seg].unpublished++;
+    if (!c->nused || c->used[c->nused - 1].seg != seg) {
+        assert(c->nused < VD_ARRAY_SIZE(c->used));
+        c->used[c->nused].pieces = 0;
+        c->used[c->nused++].seg = seg;
+    }
+    c->used[c->nused - 1].pieces++;
 }
 
 /* Makes moves [from, to) the next piece, at the end of the output. */
 static void out_add(struct clean *c, struct out_pieces *o, size_t from, size_t to)
 {
     struct vd_pool *p = c->p;
-    struct bulk_stream *out = &p->clean.out;
+    struct bulk_stream *out = c->out;
     uint8_t *header = o->headers + (size_t)o->n * VD_BLOCK;
     struct iovec *iov = o->iov + (size_t)o->n * PIECE_IOV;
     struct vd_record rec = {.bulk = true,
@@ -334,7 +356,7 @@ static void out_add(struct clean *c, struct out_pieces *o, size_t from, size_t t
     o->io[o->n++] =
         (struct vd_io){.op = VD_IO_WRITE, .off = addr_off(p, rec.at), .iov = iov, .iovcnt = n};
     out->block += 1 + rec.payload_blocks;
-    p->segs.v[rec.at.seg].unpublished++;
+    out_used(c, rec.at.seg);
     p->stats.written[VD_STREAM_CLEAN] += 1 + rec.payload_blocks;
 }
 
@@ -349,10 +371,10 @@ static int moves_write(struct clean *c)
     for (size_t from = 0, to; r == 0 && from < c->count; from = to) {
         size_t entries = 0;
         uint32_t blocks = 0;
-        r = out_room(c->p);
+        r = out_room(c);
         if (r < 0)
             break;
-        uint32_t most = VD_MIN(c->p->seg_blocks - c->p->clean.out.block - 1, LOG_PAYLOAD_BLOCKS);
+        uint32_t most = VD_MIN(c->p->seg_blocks - c->out->block - 1, LOG_PAYLOAD_BLOCKS);
         for (to = from; to < c->count; to++) {
             size_t need = sizeof(struct od_entry_write) + 8 * c->moves[to].run.blocks;
             if (entries + need > OD_RECORD_ENTRIES_MAX || blocks + c->moves[to].run.blocks > most)
@@ -393,15 +415,13 @@ static int moves_publish(struct clean *c)
 }
 
 /* The batch is over. Where it failed, segments that hold nothing else are free again. */
-static void unpublished_clear(struct vd_pool *p, bool failed)
+static void used_done(struct clean *c, bool failed)
 {
-    for (uint32_t i = 0; i < p->segs.count; i++) {
-        struct pool_seg *s = &p->segs.v[i];
-        if (s->stream != VD_STREAM_CLEAN || !s->unpublished)
-            continue;
-        s->unpublished = 0;
-        if (failed && s->last_seq == 0 && s->state == VD_SEG_CLOSED)
-            seg_release(p, i);
+    for (unsigned i = 0; i < c->nused; i++) {
+        struct pool_seg *s = &c->p->segs.v[c->used[i].seg];
+        s->unpublished -= c->used[i].pieces;
+        if (failed && s->last_seq == 0 && s->unpublished == 0 && s->state == VD_SEG_CLOSED)
+            seg_release(c->p, c->used[i].seg);
     }
 }
 
@@ -441,7 +461,7 @@ static int clean_run(struct clean *c)
     }
     if (r == 0)
         r = moves_publish(c);
-    unpublished_clear(p, r < 0);
+    used_done(c, r < 0);
     return r;
 }
 
@@ -465,29 +485,63 @@ static int victims_release(struct clean *c)
     return r;
 }
 
-int cleaner_batch(struct vd_pool *p, bool urgent)
+bool cleaner_busy(const struct vd_pool *p)
 {
-    while (p->clean.running)
+    for (unsigned i = 0; i < CLEANERS; i++)
+        if (p->clean.busy[i])
+            return true;
+    return false;
+}
+
+static unsigned slot_take(struct vd_pool *p)
+{
+    for (;;) {
+        for (unsigned i = 0; i < CLEANERS; i++)
+            if (!p->clean.busy[i]) {
+                p->clean.busy[i] = true;
+                return i;
+            }
         vd_wait(&p->clean.idle);
-    p->clean.running = true;
-    struct clean c = {.p = p, .root = p->root.counter};
+    }
+}
+
+static int batch_run(struct clean *c, bool urgent)
+{
+    struct vd_pool *p = c->p;
     space_update_reserve(p);
-    choose(&c, urgent);
-    int r = c.victims ? clean_run(&c) : 0;
-    for (unsigned v = 0; v < c.victims; v++) {
-        struct pool_seg *s = &p->segs.v[c.victim[v]];
+    choose(c, urgent);
+    if (!c->victims)
+        return 0;
+    vd_wake_all(&p->clean.help);
+    int r = clean_run(c);
+    for (unsigned v = 0; v < c->victims; v++) {
+        struct pool_seg *s = &p->segs.v[c->victim[v]];
         s->pins--;
         s->victim_seq = p->log.applied_seq;
         s->victim = r == 0;
-        free(c.data[v]);
+        free(c->data[v]);
     }
-    if (r == 0 && c.victims)
-        r = victims_release(&c);
-    free(c.moves);
-    p->clean.running = false;
+    if (r == 0)
+        r = victims_release(c);
+    free(c->moves);
+    p->clean.planned -= c->planned;
+    p->stats.cleaned += c->victims;
+    return r < 0 ? r : (int)c->victims;
+}
+
+int cleaner_batch(struct vd_pool *p, bool urgent)
+{
+    struct clean *c VD_CLEANUP(vd_cleanup_free) = calloc(1, sizeof(*c));
+    if (!c)
+        return -ENOMEM;
+    unsigned slot = slot_take(p);
+    c->p = p;
+    c->out = &p->clean.out[slot];
+    c->root = p->root.counter;
+    int r = batch_run(c, urgent);
+    p->clean.busy[slot] = false;
     vd_wake_all(&p->clean.idle);
-    p->stats.cleaned += c.victims;
-    return r < 0 ? r : (int)c.victims;
+    return r;
 }
 
 /* ---- metadata ---- */

@@ -419,6 +419,11 @@ size_t overlay_entries(const struct overlay *ov)
     return ov->versions + ov->moved.count;
 }
 
+size_t overlay_relocations(const struct overlay *ov)
+{
+    return ov->moved.count;
+}
+
 size_t overlay_memory(const struct overlay *ov)
 {
     return sizeof(*ov) + ov->arena.bytes + ov->moved.bytes +

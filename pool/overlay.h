@@ -73,8 +73,9 @@ bool overlay_next(struct overlay_pos *pos, struct overlay_span *ret);
 int overlay_pos_error(const struct overlay_pos *pos);
 void overlay_pos_free(struct overlay_pos *pos);
 
-size_t overlay_entries(const struct overlay *ov); /* relocations included */
-size_t overlay_memory(const struct overlay *ov);  /* bytes, for the bound */
+size_t overlay_entries(const struct overlay *ov);     /* relocations included */
+size_t overlay_relocations(const struct overlay *ov); /* of these, in blocks */
+size_t overlay_memory(const struct overlay *ov);      /* bytes, for the bound */
 uint64_t
 overlay_data_blocks(const struct overlay *ov); /* 4 KiB blocks that its DATA entries hold */
 bool overlay_empty(const struct overlay *ov);

@@ -33,6 +33,7 @@ void pool_fail(struct vd_pool *p, const char *fmt, ...)
     vd_wake_all(&p->ckpt.finished);
     vd_wake_all(&p->ckpt.kick);
     vd_wake_all(&p->clean.kick);
+    vd_wake_all(&p->clean.help);
 }
 
 int pool_spawn(struct vd_pool *p, const char *name, void (*fn)(void *arg))
@@ -283,6 +284,7 @@ static void pool_stop_fibers(struct vd_pool *p)
     vd_wake_all(&p->space.paced);
     vd_wake_all(&p->ckpt.kick);
     vd_wake_all(&p->clean.kick);
+    vd_wake_all(&p->clean.help);
     while (p->fibers)
         vd_wait(&p->fiber_ended);
 }
@@ -305,6 +307,7 @@ int pool_open(struct vd_dev *dev, unsigned flags, const struct pool_client_ops *
     vd_waitq_init(&p->ckpt.kick);
     vd_waitq_init(&p->clean.kick);
     vd_waitq_init(&p->clean.idle);
+    vd_waitq_init(&p->clean.help);
     vd_waitq_init(&p->space.waiters);
     vd_waitq_init(&p->space.kick);
     vd_waitq_init(&p->space.paced);

@@ -143,6 +143,9 @@ struct meta_stream {
     int failed;
 };
 
+/* Batches of the cleaner's under way at once: one reads while the other flushes. */
+#define CLEANERS 2
+
 /* ---- touch list for the metadata cleaner ---- */
 struct touch_node {
     struct tree_key key;
@@ -191,10 +194,11 @@ struct vd_pool {
     struct meta_stream meta;
 
     struct {
-        struct bulk_stream out;
-        bool running;
+        struct bulk_stream out[CLEANERS]; /* one for each batch under way */
+        bool busy[CLEANERS];
+        uint64_t planned;  /* blocks that these may still take */
         uint64_t released; /* segments given free without waiting for a root */
-        struct vd_waitq kick, idle;
+        struct vd_waitq kick, help, idle;
     } clean;
 
     struct {
@@ -315,6 +319,7 @@ int checkpoint_start(struct vd_pool *p);
 /* Empties some segments by moving their live blocks. Returns how many (the next checkpoint frees
  * them), 0 when nothing pays, or -errno. `urgent`: any garbage pays. VD_YIELDS */
 int cleaner_batch(struct vd_pool *p, bool urgent);
+bool cleaner_busy(const struct vd_pool *p); /* is a batch under way? */
 /* Lists the live nodes of sparse metadata segments for the coming merge. VD_YIELDS */
 int cleaner_touch_meta(struct vd_pool *p);
 void touch_list_clear(struct vd_pool *p);

@@ -18,22 +18,23 @@
 #define WARM_KEEP_BYTES VD_MIB(16)
 #define GARBAGE_SLACK_BYTES VD_MIB(40) /* with open segments and a window: 64 MiB */
 
-/* Nodes that merging `entries` overlay entries may write, one copy. */
-static uint64_t merge_nodes(const struct vd_pool *p, uint64_t entries)
+/* Nodes that merging an overlay may write, one copy. */
+static uint64_t merge_nodes(const struct vd_pool *p, const struct overlay *ov)
 {
-    uint64_t leaves = 0;
+    uint64_t leaves = 0, entries = overlay_entries(ov), moved = overlay_relocations(ov);
     for (int t = 0; t < TREE_COUNT; t++)
         leaves += forest_root(p->forest, t)->leaves;
-    /* Each entry dirties at most one leaf; 100 new runs fill one; interiors are a fiftieth. */
-    uint64_t dirty = VD_MIN(entries, leaves) + entries / 100;
+    /* Each entry dirties at most one leaf; 100 new runs fill one, and so do 200 cuts through runs
+     * of which a part was moved; interiors are a fiftieth. */
+    uint64_t dirty = VD_MIN(entries, leaves) + (entries - moved) / 100 + moved / 200;
     return dirty + dirty / 50 + 16;
 }
 
 void space_update_reserve(struct vd_pool *p)
 {
-    uint64_t nodes = merge_nodes(p, overlay_entries(p->active));
+    uint64_t nodes = merge_nodes(p, p->active);
     if (p->frozen)
-        nodes += merge_nodes(p, overlay_entries(p->frozen));
+        nodes += merge_nodes(p, p->frozen);
     uint32_t meta = 2 * (uint32_t)VD_DIV_UP(nodes, p->seg_blocks);
     const struct bulk_stream *s = &p->meta.a;
     p->space.for_merge = s->seg && p->seg_blocks - s->block >= 2 * nodes ? 0 : meta;
@@ -286,6 +287,10 @@ static bool make_room(struct vd_pool *p, bool urgent)
         return false;
     if (p->clean.released > released)
         return true;
+    if (n == 0 && cleaner_busy(p)) { /* the other batch has taken what there is */
+        vd_wait(&p->clean.idle);
+        return true;
+    }
     if (p->ckpt.running) { /* it holds the space that the next batch needs, and brings more */
         vd_wait(&p->ckpt.finished);
         return true;
@@ -324,11 +329,29 @@ static void cleaner(void *arg)
     pool_fiber_ends(p);
 }
 
+/* Goes along while the cleaner works, and decides nothing: its batches overlap the other's. */
+static void cleaner_mate(void *arg)
+{
+    struct vd_pool *p = arg;
+    while (!p->closing && !pool_failed(p)) {
+        if (!cleaner_busy(p) || !cleaning_wanted(p) || p->ckpt.running ||
+            cleaner_batch(p, false) <= 0) {
+            if (!p->closing && !pool_failed(p))
+                vd_wait(&p->clean.help);
+            continue;
+        }
+        space_wake(p);
+    }
+    pool_fiber_ends(p);
+}
+
 int space_start(struct vd_pool *p)
 {
     int r = pool_spawn(p, "keeper", keeper);
     if (r == 0)
         r = pool_spawn(p, "cleaner", cleaner);
+    if (r == 0)
+        r = pool_spawn(p, "cleaner-mate", cleaner_mate);
     if (r == 0)
         r = checkpoint_start(p);
     return r;
