@@ -19,6 +19,11 @@ static bool cell_valid(uint64_t lba, uint64_t blocks)
     return lba_valid(lba, blocks) && lba % VD_CELL_BLOCKS + blocks <= VD_CELL_BLOCKS;
 }
 
+static bool relocate_valid(const struct vd_entry *e)
+{
+    return e->count >= 1 && e->blocks == VD_DIV_UP(e->count, VD_RELOCATIONS_PER_BLOCK);
+}
+
 size_t entry_size(const struct vd_entry *e)
 {
     switch (e->type) {
@@ -75,12 +80,10 @@ static void relocate_encode(const struct vd_entry *e, void *p)
 {
     struct od_entry_relocate *d = p;
 
+    d->payload = vd_le16((uint16_t)e->payload);
     d->blocks = vd_le16((uint16_t)e->blocks);
-    d->branch = vd_le32((uint32_t)e->branch);
-    d->lba = vd_le64(e->lba);
-    d->born = vd_le64(e->born);
-    d->from = addr_encode(e->addr);
-    d->to = addr_encode(e->to);
+    d->count = vd_le32(e->count);
+    d->csum = vd_le64(e->csum[0]);
 }
 
 static void bulk_encode(const struct vd_entry *e, void *p)
@@ -126,7 +129,7 @@ size_t entry_encode(const struct vd_entry *e, void *p)
         zero_encode(e, p);
         break;
     case VD_ENTRY_RELOCATE:
-        assert(cell_valid(e->lba, e->blocks) && e->branch <= UINT32_MAX);
+        assert(relocate_valid(e));
         relocate_encode(e, p);
         break;
     case VD_ENTRY_BULK:
@@ -191,19 +194,13 @@ static int relocate_decode(const void *p, size_t len, struct vd_entry *e)
 {
     const struct od_entry_relocate *d = p;
 
-    if (len != sizeof(*d) || !bytes_zero(d->pad, sizeof(d->pad)) ||
-        !bytes_zero(d->pad1, sizeof(d->pad1)))
+    if (len != sizeof(*d) || !bytes_zero(d->pad, sizeof(d->pad)))
         return -EUCLEAN;
+    e->payload = vd_get16(d->payload);
     e->blocks = vd_get16(d->blocks);
-    e->branch = vd_get32(d->branch);
-    e->lba = vd_get64(d->lba);
-    e->born = vd_get64(d->born);
-    e->addr = addr_decode(d->from);
-    e->to = addr_decode(d->to);
-    if (!cell_valid(e->lba, e->blocks) || !addr_valid(e->addr, e->blocks) ||
-        !addr_valid(e->to, e->blocks))
-        return -EUCLEAN;
-    return 0;
+    e->count = vd_get32(d->count);
+    e->csum[0] = vd_get64(d->csum);
+    return relocate_valid(e) ? 0 : -EUCLEAN;
 }
 
 static int bulk_decode(const void *p, size_t len, struct vd_entry *e)
@@ -293,4 +290,30 @@ int entry_decode(const void *p, size_t len, struct vd_entry *ret)
     ret->type = (enum vd_entry_type)d->type;
     int r = decode[d->type](p, own, ret);
     return r < 0 ? r : (int)own;
+}
+
+void relocation_encode(const struct vd_relocation *r, void *p32)
+{
+    struct od_relocation *d = p32;
+
+    assert(cell_valid(r->lba, r->blocks) && r->branch <= UINT32_MAX);
+    d->branch = vd_le32((uint32_t)r->branch);
+    d->blocks = vd_le32(r->blocks);
+    d->lba = vd_le64(r->lba);
+    d->from = addr_encode(r->from);
+    d->to = addr_encode(r->to);
+}
+
+int relocation_decode(const void *p32, struct vd_relocation *ret)
+{
+    const struct od_relocation *d = p32;
+
+    ret->branch = vd_get32(d->branch);
+    ret->blocks = vd_get32(d->blocks);
+    ret->lba = vd_get64(d->lba);
+    ret->from = addr_decode(d->from);
+    ret->to = addr_decode(d->to);
+    bool good = cell_valid(ret->lba, ret->blocks) && addr_valid(ret->from, ret->blocks) &&
+                addr_valid(ret->to, ret->blocks);
+    return good ? 0 : -EUCLEAN;
 }

@@ -145,16 +145,16 @@ enum vd_entry_type {
     VD_ENTRY_SEGMENT,
     VD_ENTRY_EMPTIED,
 };
-/* A log entry in memory. WRITE: `payload` is the first payload block within its record. */
+/* A log entry in memory. WRITE, RELOCATE: `payload` is the first payload block within its record.
+ */
 struct vd_entry {
     enum vd_entry_type type;
     uint64_t branch, lba, blocks;
     uint32_t payload;
-    struct vd_addr addr;           /* BULK; RELOCATE: from; EMPTIED: the segment */
-    struct vd_addr to;             /* RELOCATE */
-    uint64_t born;                 /* RELOCATE */
+    uint32_t count;                /* RELOCATE: relocations in `blocks` payload blocks, twice */
+    struct vd_addr addr;           /* BULK; EMPTIED: the segment */
     uint64_t epoch;                /* EPOCH */
-    uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK */
+    uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK; RELOCATE: csum[0], of one copy */
     uint64_t key[3];               /* CATALOG */
     const void *value;             /* CATALOG: NULL = delete; points into the decoded buffer */
     uint16_t value_len;
@@ -167,5 +167,15 @@ size_t entry_size(const struct vd_entry *e);
 size_t entry_encode(const struct vd_entry *e, void *p);
 /* Decodes one at p with `len` bytes left: its size, or -EUCLEAN. */
 int entry_decode(const void *p, size_t len, struct vd_entry *ret);
+
+/* Blocks [lba, lba + blocks) of a branch, inside one cell, that lay at `from` now lie at `to`. */
+struct vd_relocation {
+    uint64_t branch, lba;
+    uint32_t blocks;
+    struct vd_addr from, to;
+};
+#define VD_RELOCATIONS_PER_BLOCK 128u
+void relocation_encode(const struct vd_relocation *r, void *p32);
+int relocation_decode(const void *p32, struct vd_relocation *ret); /* -EUCLEAN */
 
 #endif

@@ -223,7 +223,7 @@ struct od_record {
 enum od_entry_type {
     OD_ENTRY_WRITE = 1,    /* payload in this record */
     OD_ENTRY_ZERO = 2,     /* reads as zeroes from here on (zero, trim) */
-    OD_ENTRY_RELOCATE = 3, /* old address -> new address */
+    OD_ENTRY_RELOCATE = 3, /* old addresses -> new addresses */
     OD_ENTRY_BULK = 4,     /* as WRITE, payload at an address already complete */
     OD_ENTRY_EPOCH = 5,
     OD_ENTRY_CATALOG = 6, /* put or delete one catalogue key */
@@ -260,12 +260,16 @@ struct od_entry_bulk { /* + csum[blocks] */
 };
 struct od_entry_relocate {
     struct od_entry e;
-    le16_t blocks;
-    uint8_t pad[2];
+    le16_t payload; /* first payload block of the record it is in */
+    le16_t blocks;  /* of one copy; the second copy lies behind the first */
+    le32_t count;   /* of od_relocations */
+    uint8_t pad[4];
+    le64_t csum; /* xxh3 of one copy, whole blocks */
+};
+struct od_relocation { /* in the payload; zeroes behind the last one */
     le32_t branch;
-    uint8_t pad1[4];
+    le32_t blocks; /* 1..32, within one cell */
     le64_t lba;
-    le64_t born;
     struct od_addr from, to;
 };
 struct od_entry_epoch {

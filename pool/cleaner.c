@@ -390,27 +390,49 @@ static int moves_write(struct clean *c)
     return r < 0 ? r : last;
 }
 
-/* One operation for all: it spans as many records as it takes. */
-static int moves_publish(struct clean *c)
+/* The relocations as they go into the log: two copies of whole blocks. NULL: no memory. */
+static uint8_t *moves_encode(const struct clean *c, struct vd_entry *e)
 {
-    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(c->count + c->victims, sizeof(*e));
-    if (!e)
-        return -ENOMEM;
+    *e = (struct vd_entry){.type = VD_ENTRY_RELOCATE,
+                           .blocks = VD_DIV_UP(c->count, VD_RELOCATIONS_PER_BLOCK),
+                           .count = (uint32_t)c->count};
+    size_t len = e->blocks * VD_BLOCK;
+    uint8_t *buf = vd_alloc_aligned(2 * len);
+    if (!buf)
+        return NULL;
+    memset(buf, 0, len);
     for (size_t i = 0; i < c->count; i++) {
         const struct move *m = &c->moves[i];
-        e[i] = (struct vd_entry){.type = VD_ENTRY_RELOCATE,
-                                 .branch = m->branch,
-                                 .lba = m->run.lba,
-                                 .blocks = m->run.blocks,
-                                 .born = m->run.born,
-                                 .addr = m->run.addr,
-                                 .to = m->to};
+        struct vd_relocation rel = {.branch = m->branch,
+                                    .lba = m->run.lba,
+                                    .blocks = (uint32_t)m->run.blocks,
+                                    .from = m->run.addr,
+                                    .to = m->to};
+        relocation_encode(&rel, buf + i * sizeof(struct od_relocation));
     }
-    size_t n = c->count;
+    memcpy(buf + len, buf, len);
+    e->csum[0] = vd_xxh3(buf, len);
+    return buf;
+}
+
+/* One operation for all that was moved, and for the segments that are empty with it. */
+static int moves_publish(struct clean *c)
+{
+    struct vd_entry *e VD_CLEANUP(vd_cleanup_free) = calloc(1 + c->victims, sizeof(*e));
+    uint8_t *relocations VD_CLEANUP(vd_cleanup_free) = NULL;
+    unsigned n = 0;
+    if (!e)
+        return -ENOMEM;
+    if (c->count) {
+        relocations = moves_encode(c, &e[n++]);
+        if (!relocations)
+            return -ENOMEM;
+    }
     for (unsigned v = 0; v < c->victims; v++)
         if (victim_empty(c, v))
             e[n++] = (struct vd_entry){.type = VD_ENTRY_EMPTIED, .addr = {c->victim[v], 0}};
-    struct pool_op op = {.flags = POOL_OP_CLEANER, .entries = e, .count = (unsigned)n};
+    struct pool_op op = {
+        .flags = POOL_OP_CLEANER, .entries = e, .count = n, .relocations = relocations};
     return n ? pool_commit(c->p, &op) : 0;
 }
 

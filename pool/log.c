@@ -49,6 +49,7 @@ static struct log_rec *rec_new(struct vd_pool *p)
     rec->commit = rec->done = rec->dsync = false;
     rec->res = 0;
     rec->iovcnt = 1;
+    rec->relocations = NULL;
     rec->iov[0] = (struct iovec){rec->header, VD_BLOCK};
     memset(rec->header, 0, VD_BLOCK);
     memset(&rec->rec, 0, sizeof(rec->rec));
@@ -179,10 +180,21 @@ static uint32_t build_write_piece(struct build *b, struct pool_op *op)
     return i;
 }
 
+/* Payload blocks that the operation needs in the record it goes on in. */
+static uint32_t op_payload(const struct pool_op *op)
+{
+    if (op->count == 0)
+        return 1;
+    return op->relocations && op->pos == 0 ? 2 * (uint32_t)op->entries[0].blocks : 0;
+}
+
 /* Could all that is left of op go into this record? An upper bound will do. */
 static bool build_fits(const struct build *b, const struct pool_op *op)
 {
     if (op->count) {
+        if (op->relocations && op->pos == 0 &&
+            (b->rec->relocations || op_payload(op) > b->room || b->rec->iovcnt == LOG_IOV))
+            return false;
         size_t need = 0;
         for (uint64_t i = op->pos; i < op->count && need <= build_left(b); i++)
             need += entry_size(&op->entries[i]);
@@ -196,10 +208,26 @@ static bool build_fits(const struct build *b, const struct pool_op *op)
     return n * 32 + 2 * sizeof(struct od_entry_write) <= build_left(b);
 }
 
+/* The first entry of an operation that has relocations, and their two copies. There is room. */
+static void build_relocations(struct build *b, struct pool_op *op)
+{
+    struct vd_entry e = op->entries[op->pos++];
+    uint32_t blocks = 2 * (uint32_t)e.blocks;
+    e.payload = b->rec->payload_blocks;
+    b->rec->relocations = op->relocations;
+    b->rec->iov[b->rec->iovcnt++] =
+        (struct iovec){(void *)(uintptr_t)op->relocations, (size_t)blocks * VD_BLOCK};
+    b->rec->payload_blocks += blocks;
+    b->room -= blocks;
+    build_entry(b, &e);
+}
+
 /* Encodes as much of op as there is room for; true when that was its end. */
 static bool build_op(struct build *b, struct pool_op *op)
 {
     if (op->count) {
+        if (op->relocations && op->pos == 0)
+            build_relocations(b, op);
         while (op->pos < op->count && entry_size(&op->entries[op->pos]) <= build_left(b))
             build_entry(b, &op->entries[op->pos++]);
         return op->pos == op->count;
@@ -229,7 +257,9 @@ static void log_roll(struct vd_pool *p)
     seg_close(p, l->cur.seg);
     l->cur = l->next[0];
     l->next[0] = l->next[1];
-    l->next[1] = (struct vd_logref){0};
+    l->next[1] = l->prepared;
+    l->announce = l->prepared.seg != 0;
+    l->prepared = (struct vd_logref){0};
     l->block = 0;
     l->fill_ns = vd_loop_now_ns(p->loop) - l->rolled_ns;
     l->rolled_ns += l->fill_ns;
@@ -290,7 +320,7 @@ static struct log_rec *log_build(struct vd_pool *p, bool seal)
         return NULL;
     struct pool_op *first =
         vd_list_empty(&l->queue) ? NULL : vd_container_of(l->queue.next, struct pool_op, link);
-    bool payload = first && first->count == 0;
+    uint32_t payload = first ? op_payload(first) : 0;
     /* While a record is under way the next one waits for company: headers shared by many writes
      * cost little, and the device is busy anyhow. */
     if (!seal && l->inflight_count && l->queued < LOG_COMPANY)
@@ -361,7 +391,25 @@ static int apply_map(struct vd_pool *p, const struct vd_entry *e, struct vd_addr
     return overlay_apply(p->active, e->branch, &run);
 }
 
-int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header)
+static int apply_relocations(struct vd_pool *p, uint64_t seq, uint32_t count, const uint8_t *at)
+{
+    int r = 0;
+    for (uint32_t i = 0; r == 0 && i < count; i++) {
+        struct vd_relocation m;
+        r = relocation_decode(at + (size_t)i * sizeof(struct od_relocation), &m);
+        if (r < 0)
+            break;
+        struct pool_seg *from = &p->segs.v[m.from.seg], *to = &p->segs.v[m.to.seg];
+        to->last_seq = VD_MAX(to->last_seq, seq);
+        /* While an overlay says "moved from there", nothing else may lie there. */
+        from->last_seq = VD_MAX(from->last_seq, seq);
+        r = overlay_relocate(p->active, m.branch, m.lba, m.blocks, m.from, m.to);
+    }
+    return r;
+}
+
+int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
+              const uint8_t *relocations)
 {
     const uint8_t *at = header + OD_RECORD_ENTRIES;
     size_t left = rec->entries_len;
@@ -385,10 +433,7 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
             r = apply_map(p, &e, (struct vd_addr){0});
             break;
         case VD_ENTRY_RELOCATE:
-            p->segs.v[e.to.seg].last_seq = VD_MAX(p->segs.v[e.to.seg].last_seq, rec->seq);
-            /* While an overlay says "moved from there", nothing else may lie there. */
-            p->segs.v[e.addr.seg].last_seq = VD_MAX(p->segs.v[e.addr.seg].last_seq, rec->seq);
-            r = overlay_relocate(p->active, e.branch, e.lba, e.blocks, e.addr, e.to);
+            r = apply_relocations(p, rec->seq, e.count, relocations);
             break;
         case VD_ENTRY_EPOCH:
             p->epoch = e.epoch;
@@ -431,7 +476,7 @@ static void ops_finish(struct vd_list *ops, uint64_t seq, int res)
 /* Applies one complete record and acknowledges what ends in it. */
 static void rec_acknowledge(struct vd_pool *p, struct log_rec *rec)
 {
-    int r = log_apply(p, &rec->rec, rec->header);
+    int r = log_apply(p, &rec->rec, rec->header, rec->relocations);
     if (r < 0)
         pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
     p->log.applied_seq = rec->seq;
@@ -748,28 +793,52 @@ int log_seal(struct vd_pool *p)
  * its next segments are written once in advance. */
 #define WARM_FILL_NS_PER_MIB UINT64_C(8000000)
 
+static int segment_for_log(struct vd_pool *p, struct vd_logref *ret)
+{
+    uint32_t seg;
+    int r = seg_open(p, VD_STREAM_LOG, &seg);
+    if (r < 0)
+        return r;
+    if (p->log.fill_ns >= (p->chunk_size >> 20) * WARM_FILL_NS_PER_MIB)
+        seg_warm(p, seg);
+    *ret = (struct vd_logref){seg, p->segs.v[seg].rid};
+    return 0;
+}
+
+/* Fills *to, unless somebody else was quicker. */
+static int segment_reserve(struct vd_pool *p, struct vd_logref *to, bool *filled)
+{
+    struct vd_logref ref;
+    int r = segment_for_log(p, &ref);
+    *filled = r == 0 && !to->seg;
+    if (*filled) {
+        *to = ref;
+    } else if (r == 0) {
+        seg_close(p, ref.seg);
+        seg_release(p, ref.seg);
+    }
+    return r;
+}
+
 int log_reserve(struct vd_pool *p)
 {
     struct pool_log *l = &p->log;
     for (unsigned i = 0; i < OD_LOG_NEXT; i++) {
-        if (l->next[i].seg)
-            continue;
-        uint32_t seg;
-        int r = seg_open(p, VD_STREAM_LOG, &seg);
+        bool filled = false;
+        int r = l->next[i].seg ? 0 : segment_reserve(p, &l->next[i], &filled);
         if (r < 0)
             return r;
-        if (l->fill_ns >= (p->chunk_size >> 20) * WARM_FILL_NS_PER_MIB)
-            seg_warm(p, seg);
-        if (l->next[i].seg) { /* somebody else was quicker */
-            seg_close(p, seg);
-            seg_release(p, seg);
-            continue;
-        }
-        l->next[i] = (struct vd_logref){seg, p->segs.v[seg].rid};
-        l->announce = true;
+        l->announce |= filled;
     }
     vd_wake_one(&l->work);
     return 0;
+}
+
+void log_prepare(struct vd_pool *p)
+{
+    bool filled;
+    if (!p->log.prepared.seg && space_available(p) > 2 * (int64_t)p->seg_blocks)
+        (void)segment_reserve(p, &p->log.prepared, &filled);
 }
 
 void log_init(struct vd_pool *p)

@@ -73,6 +73,8 @@ struct pool_op {
     int iovcnt;
     const struct vd_entry *entries;
     unsigned count;
+    /* Entries only: payload of the first one, which is a RELOCATE; both copies, aligned. */
+    const uint8_t *relocations;
     uint64_t seq; /* out: the record that carries its end */
 
     /* the pool's own, until it returns */

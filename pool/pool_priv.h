@@ -69,7 +69,8 @@ struct log_rec {
     uint32_t bounced;
     struct iovec iov[LOG_IOV];
     int iovcnt;
-    struct vd_list ops; /* pool_op that end in this record */
+    const uint8_t *relocations; /* of its RELOCATE entry, if it has one */
+    struct vd_list ops;         /* pool_op that end in this record */
 };
 
 /* Records that replay took over from above the horizon. */
@@ -90,7 +91,10 @@ struct pool_log {
     struct vd_logref known[OD_LOG_NEXT];
     struct vd_logref
         next[OD_LOG_NEXT]; /* reserved successors; the last may be missing for a while */
-    uint32_t block;        /* next free block in cur */
+    /* Takes the last successor's place when the log moves on, so that its first record names both.
+     */
+    struct vd_logref prepared;
+    uint32_t block; /* next free block in cur */
     uint64_t next_seq;
     uint64_t prev_csum;
     uint64_t incarnation;
@@ -291,10 +295,14 @@ int log_flush_now(struct vd_pool *p);              /* VD_YIELDS */
 int log_flush_to(struct vd_pool *p, uint64_t seq); /* VD_YIELDS */
 int log_seal(struct vd_pool *p);
 struct vd_segref log_segref(const struct vd_logref *l);
-/* Applies the entries of a header to overlay and client: live and at replay alike. */
-int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header);
+/* Applies the entries of a header to overlay and client: live and at replay alike. `relocations`:
+ * a good copy of what its RELOCATE entry, if any, has in the payload. */
+int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
+              const uint8_t *relocations);
 /* Reserves successors until all are there. VD_YIELDS */
 int log_reserve(struct vd_pool *p);
+/* Gets the segment after those ready, if there is space to spare. VD_YIELDS */
+void log_prepare(struct vd_pool *p);
 void log_wake_writers(struct vd_pool *p);
 
 /* replay.c */

@@ -125,8 +125,23 @@ static int segment_claim(struct vd_pool *p, uint32_t seg, enum vd_stream_kind st
     return 0;
 }
 
+/* What relocations name must lie in segments that can hold it. */
+static int relocations_claim(struct vd_pool *p, uint64_t seq, uint32_t count, const uint8_t *at)
+{
+    int r = 0;
+    for (uint32_t i = 0; r == 0 && i < count; i++) {
+        struct vd_relocation m;
+        r = relocation_decode(at + (size_t)i * sizeof(struct od_relocation), &m);
+        if (r == 0)
+            r = m.from.seg < p->segs.count ? segment_claim(p, m.to.seg, VD_STREAM_CLEAN, 0, seq)
+                                           : -EUCLEAN;
+    }
+    return r;
+}
+
 /* What a record names must lie in segments that can hold it, before anything is applied (I6). */
-static int record_claims(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header)
+static int record_claims(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
+                         const uint8_t *relocations)
 {
     int r = segment_claim(p, rec->at.seg, VD_STREAM_LOG, rec->rid, rec->seq);
     const uint8_t *at = header + OD_RECORD_ENTRIES;
@@ -143,21 +158,78 @@ static int record_claims(struct vd_pool *p, const struct vd_record *rec, const u
         if (e.type == VD_ENTRY_EMPTIED && e.addr.seg >= p->segs.count)
             r = -EUCLEAN;
         if (e.type == VD_ENTRY_RELOCATE)
-            r = e.addr.seg < p->segs.count
-                    ? segment_claim(p, e.to.seg, VD_STREAM_CLEAN, 0, rec->seq)
-                    : -EUCLEAN;
+            r = relocations_claim(p, rec->seq, e.count, relocations);
         at += n;
         left -= (size_t)n;
     }
     return r;
 }
 
+/* The RELOCATE entry of a header: 1 and *ret, 0 if it has none, -EUCLEAN. */
+static int relocate_find(const struct vd_record *rec, const uint8_t *header, struct vd_entry *ret)
+{
+    const uint8_t *at = header + OD_RECORD_ENTRIES;
+    size_t left = rec->entries_len;
+    int found = 0;
+    for (unsigned i = 0; i < rec->entry_count; i++) {
+        struct vd_entry e;
+        int n = entry_decode(at, left, &e);
+        if (n < 0)
+            return n;
+        if (e.type == VD_ENTRY_RELOCATE) {
+            if (found++ || e.payload + 2 * e.blocks > rec->payload_blocks)
+                return -EUCLEAN;
+            *ret = e;
+        }
+        at += n;
+        left -= (size_t)n;
+    }
+    return found;
+}
+
+/* The good one of the two copies in `payload`, or NULL. */
+static const uint8_t *relocations_good(const struct vd_entry *e, const uint8_t *payload)
+{
+    size_t len = e->blocks * VD_BLOCK;
+    for (unsigned copy = 0; copy < 2; copy++)
+        if (vd_xxh3(payload + copy * len, len) == e->csum[0])
+            return payload + copy * len;
+    return NULL;
+}
+
+/* Reads what the entry has in the payload. *buf is the caller's to free. -EUCLEAN: both are bad. */
+static int relocations_read(struct vd_pool *p, const struct vd_record *rec,
+                            const struct vd_entry *e, uint8_t **buf, const uint8_t **ret)
+{
+    *buf = vd_alloc_aligned(2 * e->blocks * VD_BLOCK);
+    if (!*buf)
+        return -ENOMEM;
+    uint64_t off = addr_off(p, vd_addr_plus(rec->at, 1 + e->payload));
+    for (unsigned copy = 0; copy < 2; copy++) {
+        size_t len = e->blocks * VD_BLOCK;
+        int r = vd_dev_read(p->dev, off + copy * len, *buf + copy * len, len);
+        if (r < 0 && r != -EIO)
+            return r;
+        if (r < 0)
+            memset(*buf + copy * len, 0, len);
+    }
+    *ret = relocations_good(e, *buf);
+    return *ret ? 0 : -EUCLEAN;
+}
+
 static int record_apply(struct replay *r, const struct vd_record *rec, const uint8_t *header)
 {
     struct vd_pool *p = r->p;
-    int res = record_claims(p, rec, header);
+    uint8_t *buf VD_CLEANUP(vd_cleanup_free) = NULL;
+    const uint8_t *relocations = NULL;
+    struct vd_entry e;
+    int res = relocate_find(rec, header, &e);
+    if (res > 0)
+        res = relocations_read(p, rec, &e, &buf, &relocations);
     if (res == 0)
-        res = log_apply(p, rec, header);
+        res = record_claims(p, rec, header, relocations);
+    if (res == 0)
+        res = log_apply(p, rec, header, relocations);
     p->log.applied_seq = rec->seq;
     p->log.applied_csum = rec->csum;
     p->log.window_bytes += (1 + (uint64_t)rec->payload_blocks) * VD_BLOCK;
@@ -416,6 +488,12 @@ static int payload_check(const struct vd_record *rec, const uint8_t *header, con
             for (uint64_t b = 0; b < e.blocks; b++)
                 if (vd_xxh3(payload + (e.payload + b) * VD_BLOCK, VD_BLOCK) != e.csum[b])
                     return -EBADMSG;
+        }
+        if (e.type == VD_ENTRY_RELOCATE) {
+            if (e.payload + 2 * e.blocks > rec->payload_blocks)
+                return -EUCLEAN;
+            if (!relocations_good(&e, payload + e.payload * VD_BLOCK))
+                return -EBADMSG;
         }
         at += n;
         left -= (size_t)n;

@@ -70,7 +70,7 @@ uint32_t space_idle_segments(const struct vd_pool *p)
 static int64_t log_room(const struct vd_pool *p)
 {
     const struct pool_log *l = &p->log;
-    uint64_t segments = (l->next[0].seg != 0) + (l->next[1].seg != 0);
+    uint64_t segments = (l->next[0].seg != 0) + (l->next[1].seg != 0) + (l->prepared.seg != 0);
     return (int64_t)(segments * p->seg_blocks + (p->seg_blocks - l->block));
 }
 
@@ -243,6 +243,7 @@ static void keeper(void *arg)
         space_update_reserve(p);
         if (!p->log.next[OD_LOG_NEXT - 1].seg && log_reserve(p) < 0)
             vd_log(VD_LOG_DEBUG, "no space for a log segment");
+        log_prepare(p);
         if (space_available(p) < low_water(p))
             keeper_grow(p);
         if (p->log.window_bytes >= checkpoint_window(p) || overlay_memory(p->active) >= VD_MIB(40))

@@ -118,11 +118,11 @@ void sample_entry(struct vd_entry *ret, unsigned i)
         break;
     case 3:
         ret->type = VD_ENTRY_RELOCATE;
-        ret->lba = 95;
-        ret->blocks = 1;
-        ret->addr = (struct vd_addr){7, 16};
-        ret->to = (struct vd_addr){8, 24};
-        ret->born = 12;
+        ret->branch = 0;
+        ret->blocks = 2;
+        ret->count = 129;
+        ret->payload = 4;
+        ret->csum[0] = 0x1234567890abcdef;
         break;
     case 4:
         ret->type = VD_ENTRY_BULK;

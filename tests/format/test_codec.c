@@ -370,11 +370,11 @@ static void test_entry_refuses(void **state)
     refuse_in_entry(8, offsetof(struct od_entry_emptied, seg), 4, 0);
     /* relocate */
     refuse_in_entry(3, offsetof(struct od_entry_relocate, blocks), 2, 0);
-    refuse_in_entry(3, offsetof(struct od_entry_relocate, blocks), 2, 2); /* crosses a cell */
-    refuse_in_entry(3, offsetof(struct od_entry_relocate, from.sector), 4, 17);
-    refuse_in_entry(3, offsetof(struct od_entry_relocate, to.sector), 4, OD_SEG_SECTORS_MAX);
+    refuse_in_entry(3, offsetof(struct od_entry_relocate, blocks), 2, 3);
+    refuse_in_entry(3, offsetof(struct od_entry_relocate, count), 4, 0);
+    refuse_in_entry(3, offsetof(struct od_entry_relocate, count), 4, 128);
+    refuse_in_entry(3, offsetof(struct od_entry_relocate, count), 4, 257);
     refuse_in_entry(3, offsetof(struct od_entry_relocate, pad), 1, 1);
-    refuse_in_entry(3, offsetof(struct od_entry_relocate, pad1), 1, 1);
     /* bulk */
     refuse_in_entry(4, offsetof(struct od_entry_bulk, blocks), 2, 4);
     refuse_in_entry(4, offsetof(struct od_entry_bulk, addr.sector), 4, 4);

@@ -103,6 +103,8 @@ static void write_head(void)
     put(OD_ROOT_OFF(root.counter & 1) + second, buf, 4096);
 }
 
+static struct vd_relocation relocation; /* what a RELOCATE entry holds */
+
 /* A record of the given entries; WRITE payload is blocks filled with `fill`. */
 static void record(struct vd_entry *e, unsigned n, uint16_t flags, uint8_t fill)
 {
@@ -133,6 +135,16 @@ static void record(struct vd_entry *e, unsigned n, uint16_t flags, uint8_t fill)
             for (uint64_t b = 0; b < e[i].blocks; b++)
                 e[i].csum[b] = vd_xxh3(data, VD_BLOCK);
             r.payload_blocks += (uint32_t)e[i].blocks;
+        }
+        if (e[i].type == VD_ENTRY_RELOCATE) {
+            uint8_t *data = buf + (1 + r.payload_blocks) * VD_BLOCK;
+            e[i].payload = r.payload_blocks;
+            memset(data, 0, 2 * VD_BLOCK);
+            relocation_encode(&relocation, data);
+            relocation_encode(&relocation, data + VD_BLOCK);
+            e[i].csum[0] = vd_xxh3(data, VD_BLOCK);
+            data[fill] ^= 1; /* the first copy has rotted */
+            r.payload_blocks += 2;
         }
         r.entries_len += (unsigned)entry_encode(&e[i], buf + OD_RECORD_ENTRIES + r.entries_len);
     }
@@ -317,13 +329,12 @@ static int make(const char *kind)
         write_blocks(2, 2, 'x', 0);
     } else if (!strcmp(kind, "reused")) {
         /* What lay where the next record's payload will lie was moved away: old news by then. */
-        struct vd_entry e = {.type = VD_ENTRY_RELOCATE,
-                             .branch = 1,
-                             .lba = 40,
-                             .blocks = 1,
-                             .addr = {lg.seg, (lg.block + 2) * VD_SECTORS_PER_BLOCK},
-                             .to = {7, 0},
-                             .born = 1};
+        struct vd_entry e = {.type = VD_ENTRY_RELOCATE, .blocks = 1, .count = 1};
+        relocation = (struct vd_relocation){.branch = 1,
+                                            .lba = 40,
+                                            .blocks = 1,
+                                            .from = {lg.seg, (lg.block + 4) * VD_SECTORS_PER_BLOCK},
+                                            .to = {7, 0}};
         record(&e, 1, OD_RECORD_COMMIT, 0);
         write_blocks(1, 1, 'B', OD_RECORD_COMMIT);
     } else if (!strcmp(kind, "newer-root")) {

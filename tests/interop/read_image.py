@@ -204,7 +204,7 @@ class Header:
     def addressed(self):
         """Its entries, writes with the address of their blocks."""
         for e in self.raw:
-            if e["type"] == "write":
+            if e["type"] in ("write", "relocate"):
                 seg, sector = self.at
                 e = dict(e, addr=(seg, sector + 8 * (1 + e["payload"])))
             yield e
@@ -232,13 +232,14 @@ def entries(data, count, payload):
         need(len(data) >= 4, "entry: cut off")
         kind, flags, length = struct.unpack_from("<BBH", data, 0)
         need(4 <= length <= len(data) and length % 8 == 0, "entry: length")
-        need(flags == 0 or (kind in (3, 6) and flags == 1), "entry: flags")
+        need(flags == 0 or (kind == 6 and flags == 1), "entry: flags")
         need(kind in ENTRY, f"entry: type {kind}")
         least, parse = ENTRY[kind]
         need(length >= least, "entry: too short")
         e = parse(data[:length])
-        if e["type"] == "write":
-            need(e["payload"] + e["blocks"] <= payload, "entry: beyond the payload")
+        if e["type"] in ("write", "relocate"):
+            copies = 1 if e["type"] == "write" else 2
+            need(e["payload"] + copies * e["blocks"] <= payload, "entry: beyond the payload")
         out.append(e)
         data = data[length:]
     need(not data, "entries: length")
@@ -261,12 +262,19 @@ def parse_zero(d):
 
 
 def parse_relocate(d):
-    blocks, branch, lba, born = struct.unpack_from("<H2xI4xQQ", d, 4)
-    zero(d[6:8] + d[12:16], "relocate")
-    cell_range(lba, blocks)
-    need(len(d) == 48, "relocate: length")
-    return {"type": "relocate", "branch": branch, "lba": lba, "blocks": blocks, "born": born,
-            "from": address(d, 32), "to": address(d, 40)}
+    payload, blocks, count = struct.unpack_from("<HHI", d, 4)
+    zero(d[12:16], "relocate")
+    need(len(d) == 24, "relocate: length")
+    need(count >= 1 and blocks == (count + 127) // 128, "relocate: blocks")
+    return {"type": "relocate", "payload": payload, "blocks": blocks, "count": count,
+            "csum": u64(d, 16)}
+
+
+def relocations(data, count):
+    for n in range(count):
+        branch, blocks, lba = struct.unpack_from("<IIQ", data, 32 * n)
+        cell_range(lba, blocks)
+        yield blocks, address(data, 32 * n + 16), address(data, 32 * n + 24)
 
 
 def parse_bulk(d):
@@ -306,7 +314,7 @@ def parse_emptied(d):
     return {"type": "emptied"}
 
 
-ENTRY = {1: (24, parse_write), 2: (24, parse_zero), 3: (48, parse_relocate), 4: (32, parse_bulk),
+ENTRY = {1: (24, parse_write), 2: (24, parse_zero), 3: (24, parse_relocate), 4: (32, parse_bulk),
          5: (16, parse_epoch), 6: (32, parse_catalog), 7: (88, parse_segment),
          8: (8, parse_emptied)}
 
@@ -771,11 +779,13 @@ class Replay:
                 continue
             try:
                 for e in r.addressed():
+                    if e["type"] == "relocate":
+                        self.moves(e)
                     for b in range(e["blocks"] if e["type"] in ("write", "bulk") else 0):
                         seg, sector = e["addr"]
                         data = self.image.block(seg, sector + 8 * b)
                         need(xxh3(data) == e["csum"][b], "payload")
-            except (Damaged, NotOurs):
+            except (Damaged, NotOurs, Refused):
                 del self.taken[i:]
                 return
 
@@ -790,17 +800,31 @@ class Replay:
             group = []
         image.epoch = epoch
 
+    def moves(self, e):
+        """The good copy of what a relocate entry has in the payload."""
+        seg, sector = e["addr"]
+        for copy in range(2):
+            data = b""
+            for b in range(e["blocks"]):
+                try:
+                    data += self.image.block(seg, sector + 8 * (copy * e["blocks"] + b))
+                except (Damaged, NotOurs):
+                    break
+            if len(data) == e["blocks"] * BLOCK and xxh3(data) == e["csum"]:
+                return data
+        raise Refused("relocations cannot be read")
+
     def apply_entry(self, e, epoch):
         image, kind = self.image, e["type"]
         if kind in ("write", "bulk", "zero"):
             run = Run(e["lba"], e["blocks"], epoch, EVER, e.get("addr"), e.get("csum"), True)
             image.written.setdefault(e["branch"], []).append(run)
         elif kind == "relocate":
-            for b in range(e["blocks"]):
-                (s, o), (t, p) = e["from"], e["to"]
-                named = image.came.pop((s, o + 8 * b), (s, o + 8 * b))
-                image.moved[named] = t, p + 8 * b
-                image.came[t, p + 8 * b] = named
+            for blocks, (s, o), (t, p) in relocations(self.moves(e), e["count"]):
+                for b in range(blocks):
+                    named = image.came.pop((s, o + 8 * b), (s, o + 8 * b))
+                    image.moved[named] = t, p + 8 * b
+                    image.came[t, p + 8 * b] = named
         elif kind == "catalog":
             if e["value"] is None:
                 image.catalog.pop(e["key"], None)

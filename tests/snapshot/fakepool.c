@@ -278,7 +278,7 @@ static int entry_apply(struct vd_pool *p, const struct vd_entry *e, struct vd_ad
     case VD_ENTRY_ZERO:
         return map_apply(p, e, addr);
     case VD_ENTRY_RELOCATE:
-        return overlay_relocate(p->active, e->branch, e->lba, e->blocks, e->addr, e->to);
+        return overlay_relocate(p->active, e->branch, e->lba, e->blocks, e->addr, addr);
     case VD_ENTRY_EPOCH:
         p->epoch = e->epoch;
         return p->client->apply(p->arg, e);
@@ -655,16 +655,16 @@ static int block_move(struct vd_pool *p, struct vd_addr from, struct hint h)
         uint8_t *copy = malloc(VD_BLOCK);
         memcpy(copy, data, VD_BLOCK);
         m->ops++;
+        /* In the log that this pool keeps in memory a relocation is an entry like others, and has
+         * its new address beside it. The new home says what the branch was called when it moved. */
         struct vd_entry e = {.type = VD_ENTRY_RELOCATE,
                              .branch = branch,
                              .lba = h.lba,
                              .blocks = 1,
-                             .addr = from,
-                             .born = run->born};
-        /* The new home says what the branch was called when it was moved. */
-        e.to = data_store(m, branch, h.lba, copy, 1);
+                             .addr = from};
+        struct vd_addr to = data_store(m, branch, h.lba, copy, 1);
         free(copy);
-        entry_log(p, &e, (struct vd_addr){0});
+        entry_log(p, &e, to);
     }
     free(run);
     return n < 0 ? n : n + (int)gone;
