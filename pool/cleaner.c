@@ -23,6 +23,9 @@
 #define VICTIMS_MAX 16
 #define VICTIM_BYTES VD_MIB(16)
 #define META_NODES_PER_MERGE 1024
+/* Live share beyond which emptying a segment does not pay. */
+#define FULLEST 0.85
+#define FULLEST_URGENT 0.98
 
 struct move {
     uint64_t branch;
@@ -60,13 +63,18 @@ static double victim_score(const struct vd_pool *p, const struct pool_seg *s)
     return (1 - u) * pow(age, 0.7) / u;
 }
 
-static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
+/* Could it be emptied, as soon as roots have made its content theirs? */
+static bool victim_some_day(const struct vd_pool *p, const struct pool_seg *s, double most)
 {
     return s->state == VD_SEG_CLOSED &&
            (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN) && !s->stuck &&
-           !s->rotten && !s->victim && !s->doomed && s->live > 0 && s->last_seq <= p->root.seq &&
-           s->unpublished == 0 && s->ghosts_until <= p->root.counter &&
-           s->live <= most * p->seg_blocks;
+           !s->rotten && !s->doomed && s->live > 0 && s->live <= most * p->seg_blocks;
+}
+
+static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
+{
+    return victim_some_day(p, s, most) && !s->victim && s->last_seq <= p->root.seq &&
+           s->unpublished == 0 && s->ghosts_until <= p->root.counter;
 }
 
 /* Blocks that moving what is live may take: a header for every 60 blocks at worst, and one more
@@ -85,7 +93,7 @@ struct candidate {
 static unsigned candidates_find(const struct vd_pool *p, bool urgent, uint64_t room,
                                 struct candidate *best, unsigned most)
 {
-    double fullest = urgent ? 0.98 : 0.85;
+    double fullest = urgent ? FULLEST_URGENT : FULLEST;
     unsigned n = 0;
     for (uint32_t i = 1; i < p->segs.count; i++) {
         const struct pool_seg *s = &p->segs.v[i];
@@ -102,14 +110,30 @@ static unsigned candidates_find(const struct vd_pool *p, bool urgent, uint64_t r
     return n;
 }
 
+static uint64_t clean_room(const struct vd_pool *p, const struct bulk_stream *out)
+{
+    uint64_t room = (uint64_t)space_clean_segments(p) * p->seg_blocks;
+    room -= VD_MIN(room, p->clean.planned);
+    return out->seg ? room + p->seg_blocks - out->block : room;
+}
+
+enum clean_prospect cleaner_prospect(const struct vd_pool *p)
+{
+    struct candidate best;
+    for (unsigned i = 0; i < CLEANERS; i++)
+        if (candidates_find(p, true, clean_room(p, &p->clean.out[i]), &best, 1))
+            return CLEAN_NOW;
+    for (uint32_t i = 1; i < p->segs.count; i++)
+        if (victim_some_day(p, &p->segs.v[i], FULLEST_URGENT))
+            return CLEAN_LATER;
+    return CLEAN_NOTHING;
+}
+
 /* The best few victims whose live blocks the cleaner has space to copy. */
 static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
-    uint64_t room = (uint64_t)space_clean_segments(p) * p->seg_blocks;
-    room -= VD_MIN(room, p->clean.planned);
-    if (c->out->seg)
-        room += p->seg_blocks - c->out->block;
+    uint64_t room = clean_room(p, c->out);
     unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, VICTIM_BYTES / p->chunk_size));
     struct candidate best[VICTIMS_MAX + VICTIMS_MAX / 2];
     unsigned n = candidates_find(p, urgent, room, best, VD_ARRAY_SIZE(best));

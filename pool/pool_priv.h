@@ -210,6 +210,7 @@ struct vd_pool {
         uint64_t reserved;  /* blocks kept for merges, cleaning, trims */
         uint32_t keep;      /* free segments that are left after a crash for opening and a root */
         uint32_t for_merge; /* that the next merge may open: none while the open ones have room */
+        uint32_t most_free, rounds; /* of making room for who waits: how far it has come */
         struct vd_waitq waiters;
         unsigned waiting;
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
@@ -328,6 +329,9 @@ int checkpoint_start(struct vd_pool *p);
  * them), 0 when nothing pays, or -errno. `urgent`: any garbage pays. VD_YIELDS */
 int cleaner_batch(struct vd_pool *p, bool urgent);
 bool cleaner_busy(const struct vd_pool *p); /* is a batch under way? */
+/* What an urgent batch could do: at once, or only when one or two more roots are written. */
+enum clean_prospect { CLEAN_NOTHING, CLEAN_LATER, CLEAN_NOW };
+enum clean_prospect cleaner_prospect(const struct vd_pool *p);
 /* Lists the live nodes of sparse metadata segments for the coming merge. VD_YIELDS */
 int cleaner_touch_meta(struct vd_pool *p);
 void touch_list_clear(struct vd_pool *p);

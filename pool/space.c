@@ -179,6 +179,7 @@ int space_admit(struct vd_pool *p, struct pool_op *op)
         waited = true;
     }
     p->space.admitted += need;
+    p->space.most_free = p->space.rounds = 0;
     op->charge = need;
     if (space_available(p) < low_water(p))
         space_kick(p);
@@ -299,10 +300,31 @@ static bool make_room(struct vd_pool *p, bool urgent)
     /* What was overwritten in the window and superseded in the trees becomes free with a root. */
     if (!urgent && p->log.window_bytes < checkpoint_window(p) / 2)
         return n > 0;
+    /* Some segments can be emptied only after two of them (ghosts_until). */
     uint64_t before = (uint64_t)p->segs.free_backed + p->segs.free_cold;
-    if (checkpoint_run(p) < 0)
-        return false;
-    return n > 0 || p->segs.free_backed + p->segs.free_cold > before;
+    for (int roots = 0; roots < 3; roots++) {
+        if (checkpoint_run(p) < 0)
+            return false;
+        if (p->segs.free_backed + p->segs.free_cold > before)
+            return true;
+        space_update_reserve(p);
+        enum clean_prospect prospect = cleaner_prospect(p);
+        if (prospect != CLEAN_LATER)
+            return prospect == CLEAN_NOW;
+    }
+    return n > 0;
+}
+
+/* Emptying dense segments takes about what it brings, and could go on for ever: where a number of
+ * rounds have not left more free than there was, there is no more to be had. */
+#define ROUNDS_MAX 12
+static bool room_grows(struct vd_pool *p)
+{
+    if (p->segs.free_backed > p->space.most_free) {
+        p->space.most_free = p->segs.free_backed;
+        p->space.rounds = 0;
+    }
+    return ++p->space.rounds <= ROUNDS_MAX;
 }
 
 static void cleaner(void *arg)
@@ -316,10 +338,11 @@ static void cleaner(void *arg)
         bool progress = space_may_grow(p) && segs_back(p, 1) > 0;
         bool urgent = room_is_urgent(p);
         /* Where garbage does not pay any more, growing beyond the usual bound is right. */
-        progress = progress || make_room(p, urgent) || segs_back(p, 1) > 0;
+        progress = progress || (make_room(p, urgent) && room_grows(p)) || segs_back(p, 1) > 0;
         space_wake(p);
         if (progress || (!urgent && room_is_urgent(p)))
             continue;
+        p->space.most_free = p->space.rounds = 0;
         if (urgent) {
             p->space.refusals++;
             space_wake(p);

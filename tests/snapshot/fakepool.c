@@ -657,11 +657,8 @@ static int block_move(struct vd_pool *p, struct vd_addr from, struct hint h)
         m->ops++;
         /* In the log that this pool keeps in memory a relocation is an entry like others, and has
          * its new address beside it. The new home says what the branch was called when it moved. */
-        struct vd_entry e = {.type = VD_ENTRY_RELOCATE,
-                             .branch = branch,
-                             .lba = h.lba,
-                             .blocks = 1,
-                             .addr = from};
+        struct vd_entry e = {
+            .type = VD_ENTRY_RELOCATE, .branch = branch, .lba = h.lba, .blocks = 1, .addr = from};
         struct vd_addr to = data_store(m, branch, h.lba, copy, 1);
         free(copy);
         entry_log(p, &e, to);
