@@ -313,7 +313,7 @@ static int out_room(struct clean *c)
 }
 
 /* Pieces of output under way at once: each a bulk header and what lies behind it. */
-#define OUT_PIECES 8u
+#define OUT_PIECES 2u
 #define PIECE_IOV (LOG_PAYLOAD_BLOCKS + 1)
 struct out_pieces {
     uint8_t *headers;  /* OUT_PIECES blocks */
@@ -471,23 +471,34 @@ static void used_done(struct clean *c, bool failed)
     }
 }
 
-/* Reads all victims, side by side. What cannot be read shows when it is looked at. */
+/* The cleaner's transfers are short, and few at a time: a guest's write waits behind them. */
+#define READ_BYTES VD_KIB(256)
+#define READ_DEPTH 4u
+
+/* Reads all victims. What cannot be read shows when it is looked at. */
 static int victims_read(struct clean *c)
 {
     struct vd_pool *p = c->p;
-    struct vd_io io[VICTIMS_MAX];
-    struct iovec iov[VICTIMS_MAX];
+    struct vd_io io[READ_DEPTH];
+    struct iovec iov[READ_DEPTH];
+    unsigned n = 0;
     for (unsigned v = 0; v < c->victims; v++) {
         c->data[v] = vd_alloc_aligned(p->chunk_size);
         if (!c->data[v])
             return -ENOMEM;
-        iov[v] = (struct iovec){c->data[v], p->chunk_size};
-        io[v] = (struct vd_io){
-            .op = VD_IO_READ, .off = seg_off(p, c->victim[v]), .iov = &iov[v], .iovcnt = 1};
+        for (uint32_t at = 0; at < p->chunk_size; at += READ_BYTES) {
+            iov[n] = (struct iovec){c->data[v] + at, READ_BYTES};
+            io[n] = (struct vd_io){.op = VD_IO_READ,
+                                   .off = seg_off(p, c->victim[v]) + at,
+                                   .iov = &iov[n],
+                                   .iovcnt = 1};
+            if (++n < READ_DEPTH)
+                continue;
+            (void)vd_dev_io(p->dev, io, (int)n);
+            for (; n > 0; n--)
+                c->unread[v] |= io[n - 1].res < 0;
+        }
     }
-    (void)vd_dev_io(p->dev, io, (int)c->victims);
-    for (unsigned v = 0; v < c->victims; v++)
-        c->unread[v] = io[v].res < 0;
     return 0;
 }
 

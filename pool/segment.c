@@ -223,16 +223,20 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
     return i < 0 ? -ENOSPC : 0;
 }
 
+#define WARM_BYTES VD_KIB(64) /* at a time: somebody's write may wait behind it */
+
 void seg_warm(struct vd_pool *p, uint32_t seg)
 {
     if (p->segs.v[seg].warm)
         return;
-    uint8_t *zeroes VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(p->chunk_size);
+    uint8_t *zeroes VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(WARM_BYTES);
     if (!zeroes)
         return;
-    memset(zeroes, 0, p->chunk_size);
-    if (vd_dev_write(p->dev, seg_off(p, seg), zeroes, p->chunk_size) == 0)
-        p->segs.v[seg].warm = true;
+    memset(zeroes, 0, WARM_BYTES);
+    for (uint32_t at = 0; at < p->chunk_size; at += WARM_BYTES)
+        if (vd_dev_write(p->dev, seg_off(p, seg) + at, zeroes, WARM_BYTES) < 0)
+            return;
+    p->segs.v[seg].warm = true;
 }
 
 void seg_close(struct vd_pool *p, uint32_t seg)
