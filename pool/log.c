@@ -311,6 +311,17 @@ static void rec_seal(struct vd_pool *p, struct log_rec *rec)
     p->stats.relocation_records += rec->payload_blocks == 0;
 }
 
+static bool log_is_known(const struct pool_log *l, const struct vd_logref *to)
+{
+#ifdef VD_PLANT_LOG_GOES_ANYWHERE
+    return true;
+#endif
+    for (unsigned i = 0; i < OD_LOG_NEXT && to->seg; i++)
+        if (l->known[i].seg == to->seg && l->known[i].rid == to->rid)
+            return true;
+    return false;
+}
+
 /* Builds the next record from the queue, and puts it in flight. Returns NULL when there is nothing
  * to write or no successor is reserved yet. Does not suspend. */
 static struct log_rec *log_build(struct vd_pool *p, bool seal)
@@ -325,25 +336,32 @@ static struct log_rec *log_build(struct vd_pool *p, bool seal)
      * cost little, and the device is busy anyhow. */
     if (!seal && l->inflight_count && l->queued < LOG_COMPANY)
         return NULL;
-    if (l->block + 1 + payload > p->seg_blocks) {
-        if (!l->next[1].seg)
+    /* If the first record of a segment fails, it is written again in the segment's successor, which
+     * replay finds only if a record before has named it. The last block of a segment is for that.
+     */
+    bool known = log_is_known(l, &l->next[1]), only_names = false;
+    if (l->block + 1 + payload + !known > p->seg_blocks) {
+        if (!known && (!l->next[1].seg || l->inflight_count))
             return NULL;
-        log_roll(p);
+        only_names = !known && l->block < p->seg_blocks; /* it is full after a rewrite only */
+        if (!only_names)
+            log_roll(p);
+        known = log_is_known(l, &l->next[1]);
     }
     struct log_rec *rec = rec_new(p);
     if (!rec)
         return NULL;
     struct build b = {.p = p, .rec = rec};
-    b.room = VD_MIN(p->seg_blocks - l->block - 1, LOG_PAYLOAD_BLOCKS);
+    b.room = VD_MIN(p->seg_blocks - l->block - 1 - (!known && !only_names), LOG_PAYLOAD_BLOCKS);
     if (l->announce) {
         const struct vd_logref *n = &l->next[OD_LOG_NEXT - 1];
         struct vd_entry e = {.type = VD_ENTRY_SEGMENT, .seg = log_segref(n)};
         build_entry(&b, &e);
         l->announce = false;
     }
-    bool whole = true;
+    bool whole = !only_names || !first || first->pos == 0;
     uint64_t charge = 1;
-    while (!vd_list_empty(&l->queue)) {
+    while (!vd_list_empty(&l->queue) && !only_names) {
         struct pool_op *op = vd_container_of(l->queue.next, struct pool_op, link);
         if (!vd_list_empty(&rec->ops) && !build_fits(&b, op))
             break;
@@ -362,7 +380,7 @@ static struct log_rec *log_build(struct vd_pool *p, bool seal)
     rec->rec.epoch = p->epoch;
     rec->rec.entry_count = b.count;
     rec->rec.entries_len = b.len;
-    if (seal)
+    if (seal || only_names)
         rec->rec.flags = OD_RECORD_SEAL;
     else
         l->data_seq = rec->seq;
@@ -427,10 +445,10 @@ static void log_complete(struct vd_pool *p)
             rec_acknowledge(p, vd_container_of(g, struct log_rec, link));
         rec_acknowledge(p, rec);
     }
-    if (l->inflight_count == 0) {
+    if (l->inflight_count == 0)
         vd_wake_all(&l->idle);
-        vd_wake_one(&l->work); /* for what waited for company */
-    }
+    if (l->inflight_count == 0 || !vd_list_empty(&l->queue))
+        vd_wake_one(&l->work); /* for what waited for company, or to go on to the next segment */
 }
 
 static int rec_write(struct vd_pool *p, struct log_rec *rec)
@@ -469,17 +487,6 @@ static void log_drop(struct vd_pool *p)
         op_finish(vd_container_of(n, struct pool_op, link), -EIO);
     if (l->inflight_count == 0)
         vd_wake_all(&l->idle);
-}
-
-static bool log_is_known(const struct pool_log *l, const struct vd_logref *to)
-{
-#ifdef VD_PLANT_LOG_GOES_ANYWHERE
-    return true;
-#endif
-    for (unsigned i = 0; i < OD_LOG_NEXT; i++)
-        if (l->known[i].seg == to->seg && l->known[i].rid == to->rid)
-            return true;
-    return false;
 }
 
 /* A record failed. When nothing is under way any more, the first bad one and all after it are given
