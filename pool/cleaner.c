@@ -3,13 +3,14 @@
  * The cleaner: empties segments that are mostly garbage by moving what is live in them.
  *
  * Victims are read whole; the headers in them say what every block was stored for, and the client
- * says whether it still is. Live runs, sorted by branch and lba, go to the cleaner's own stream,
- * are flushed, and only then published by RELOCATE entries (I4). A relocation never decides which
+ * says whether it still is: moved is what the trees name and the overlays have not replaced for
+ * good (docs/decisions/0016). Live runs, sorted by branch and lba, go to the cleaner's own stream,
+ * are flushed, and only then published by a RELOCATE entry (I4). A relocation never decides which
  * version is current: it only says that what is at one address is now also at another, so it may
- * race with any write, trim or delete.
+ * race with any write, trim or delete. A victim is emptied as a whole or left alone.
  *
- * Victims are pinned until their relocations are applied. Once these are flushed, a victim whose
- * every block was moved is free at once: the trees still name it, but only trees are read through
+ * Victims are pinned until their relocations are applied. Once these are flushed, a victim that
+ * holds nothing else is free at once: the trees still name it, but only trees are read through
  * relocations, and a segment is never a victim while an overlay may point into it (I5,
  * docs/decisions/0003). Where that cannot be shown, the root that merges the relocations frees it.
  */
