@@ -230,7 +230,9 @@ static enum oracle_floor floor_of(enum vd_crash kind)
 static enum outcome cut_outcome(const struct cuts *c, const struct world *w, bool was_open)
 {
     struct judge j = {.opened = 0};
-    enum outcome o = outcome_of(w, &c->run, &j);
+    struct run run = c->run;
+    run.read_only = false; /* it is no wonder, without a device */
+    enum outcome o = outcome_of(w, &run, &j);
     return o == OUT_WHOLE && was_open && w->verdict.kept == 0 ? OUT_WITHOUT : o;
 }
 
