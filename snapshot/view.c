@@ -87,6 +87,9 @@ uint32_t view_replaced(const struct snap_store *s, const struct branch *b, const
     v.want = (uint32_t)(((UINT64_C(1) << run->blocks) - 1) << run->lba % VD_CELL_BLOCKS);
     v.known = 0;
     uint64_t epoch = branch_retained_from(b, run->born);
+#ifdef VD_PLANT_REPLACED_FORGETS_SNAPSHOTS
+    epoch = EPOCH_LIVE;
+#endif
     overlay_view(pool_active(s->pool), b->id, cell, epoch, &v);
     if (pool_frozen(s->pool))
         overlay_view(pool_frozen(s->pool), b->id, cell, epoch, &v);

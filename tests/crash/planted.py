@@ -77,6 +77,7 @@ PLANTS = [
     ('relocation_overwrites', 'a relocation never hides a newer write',
      named('a relocation never*')),
     ('relocation_lost', 'a merge follows relocations', sim()),
+    ('replaced_forgets_snapshots', 'what a snapshot shows is moved, though the log replaced it', sim()),
     ('reserve_not_enforced', 'a full pool keeps what it needs to delete', sim()),
     ('zero_as_absent', 'zeroes on a clone do not show what lies below', sim()),
     ('snapshot_half', 'a snapshot of several volumes is one moment', sim()),
