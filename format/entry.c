@@ -292,6 +292,25 @@ int entry_decode(const void *p, size_t len, struct vd_entry *ret)
     return r < 0 ? r : (int)own;
 }
 
+struct entry_walk entries_of(const struct vd_record *rec, const void *buf4k)
+{
+    return (struct entry_walk){(const uint8_t *)buf4k + OD_RECORD_ENTRIES, rec->entries_len,
+                               rec->entry_count};
+}
+
+int entry_next(struct entry_walk *w, struct vd_entry *ret)
+{
+    if (w->count == 0)
+        return 0;
+    int n = entry_decode(w->at, w->left, ret);
+    if (n < 0)
+        return n;
+    w->at += n;
+    w->left -= (size_t)n;
+    w->count--;
+    return 1;
+}
+
 void relocation_encode(const struct vd_relocation *r, void *p32)
 {
     struct od_relocation *d = p32;

@@ -168,6 +168,15 @@ size_t entry_encode(const struct vd_entry *e, void *p);
 /* Decodes one at p with `len` bytes left: its size, or -EUCLEAN. */
 int entry_decode(const void *p, size_t len, struct vd_entry *ret);
 
+/* The entries of a header, one after another. */
+struct entry_walk {
+    const uint8_t *at;
+    size_t left;    /* bytes */
+    unsigned count; /* entries */
+};
+struct entry_walk entries_of(const struct vd_record *rec, const void *buf4k);
+int entry_next(struct entry_walk *w, struct vd_entry *ret); /* 1, 0 at the end, -EUCLEAN */
+
 /* Blocks [lba, lba + blocks) of a branch, inside one cell, that lay at `from` now lie at `to`. */
 struct vd_relocation {
     uint64_t branch, lba;

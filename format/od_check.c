@@ -144,6 +144,7 @@ AT(od_entry_relocate, blocks, 6);
 AT(od_entry_relocate, count, 8);
 AT(od_entry_relocate, csum, 16);
 SIZE(od_relocation, 32);
+static_assert(VD_RELOCATIONS_PER_BLOCK * sizeof(struct od_relocation) == VD_BLOCK, "whole blocks");
 AT(od_relocation, blocks, 4);
 AT(od_relocation, lba, 8);
 AT(od_relocation, from, 16);

@@ -43,24 +43,23 @@ uint64_t record_seal(struct vd_record *rec, void *buf4k)
     return rec->csum;
 }
 
-/* `count` entries fill exactly `len` bytes, and writes name blocks of the payload only. */
-static int entries_check(const uint8_t *p, size_t len, unsigned count, uint32_t payload_blocks,
-                         bool bulk)
+/* The entries fill their bytes exactly, name blocks of the payload only, and at most one of them
+ * relocates. */
+static int entries_check(struct entry_walk w, uint32_t payload_blocks, bool bulk)
 {
     struct vd_entry e;
+    unsigned relocates = 0;
+    int r;
 
-    for (unsigned i = 0; i < count; i++) {
-        int n = entry_decode(p, len, &e);
-        if (n < 0)
-            return n;
+    while ((r = entry_next(&w, &e)) > 0) {
+        uint64_t copies = e.type == VD_ENTRY_WRITE ? 1 : e.type == VD_ENTRY_RELOCATE ? 2 : 0;
         if (bulk && e.type != VD_ENTRY_WRITE)
             return -EUCLEAN;
-        if (e.type == VD_ENTRY_WRITE && e.payload + e.blocks > payload_blocks)
+        if (copies && e.payload + copies * e.blocks > payload_blocks)
             return -EUCLEAN;
-        p += n;
-        len -= (size_t)n;
+        relocates += e.type == VD_ENTRY_RELOCATE;
     }
-    return len == 0 ? 0 : -EUCLEAN;
+    return r < 0 ? r : w.left == 0 && relocates <= 1 ? 0 : -EUCLEAN;
 }
 
 static bool lengths_valid(const struct vd_record *r)
@@ -120,9 +119,10 @@ int record_decode(const void *buf4k, struct vd_record *ret)
         return -EUCLEAN;
     const uint8_t *echo = d->entries + r.entries_len;
     const uint8_t *tail = echo + r.echo_len;
-    int err = entries_check(d->entries, r.entries_len, r.entry_count, r.payload_blocks, r.bulk);
+    int err = entries_check(entries_of(&r, buf4k), r.payload_blocks, r.bulk);
     if (err == 0)
-        err = entries_check(echo, r.echo_len, r.echo_count, r.prev_payload_blocks, false);
+        err = entries_check((struct entry_walk){echo, r.echo_len, r.echo_count},
+                            r.prev_payload_blocks, false);
     if (err < 0)
         return err;
     if (!bytes_zero(tail, (size_t)(d->entries + sizeof(d->entries) - tail)))

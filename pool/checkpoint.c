@@ -204,14 +204,13 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
                 seg_release(p, i);
         }
     p->stats.checkpoints++;
-    vd_log(
-        VD_LOG_DEBUG,
-        "%s: root %" PRIu64 "; blocks so far: %" PRIu64 " of guests; %" PRIu64
-        " to the log (%" PRIu64 " headers, %" PRIu64 " without data), %" PRIu64
-        " by the cleaner from %" PRIu64 " segments, %" PRIu64 " of nodes; window %" PRIu64 " MiB",
-        vd_dev_path(p->dev), root->counter, p->stats.guest_blocks, p->stats.written[VD_STREAM_LOG],
-        p->stats.records, p->stats.relocation_records, p->stats.written[VD_STREAM_CLEAN],
-        p->stats.cleaned, 2 * p->stats.written[VD_STREAM_META_A], p->ckpt.window >> 20);
+    vd_log(VD_LOG_DEBUG,
+           "%s: root %" PRIu64 "; blocks so far: %" PRIu64 " of guests; %" PRIu64
+           " to the log (%" PRIu64 " headers), %" PRIu64 " by the cleaner from %" PRIu64
+           " segments, %" PRIu64 " of nodes; window %" PRIu64 " MiB",
+           vd_dev_path(p->dev), root->counter, p->stats.guest_blocks,
+           p->stats.written[VD_STREAM_LOG], p->stats.records, p->stats.written[VD_STREAM_CLEAN],
+           p->stats.cleaned, 2 * p->stats.written[VD_STREAM_META_A], p->ckpt.window >> 20);
     space_update_reserve(p);
 }
 

@@ -196,18 +196,13 @@ static int run_add(struct clean *c, unsigned v, uint64_t branch, const struct vd
 static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
                        const uint8_t *header)
 {
-    const uint8_t *at = header + OD_RECORD_ENTRIES;
-    size_t left = rec->entries_len;
+    struct entry_walk w = entries_of(rec, header);
+    struct vd_entry e;
     struct vd_run *runs VD_CLEANUP(vd_cleanup_free) = malloc(VD_CELL_BLOCKS * sizeof(*runs));
     if (!runs)
         return -ENOMEM;
-    for (unsigned i = 0; i < rec->entry_count; i++) {
-        struct vd_entry e;
-        int len = entry_decode(at, left, &e);
-        if (len < 0)
-            return len;
-        at += len;
-        left -= (size_t)len;
+    int more;
+    while ((more = entry_next(&w, &e)) > 0) {
         if (e.type != VD_ENTRY_WRITE)
             continue;
         struct pool_owner_query q = {.branch = e.branch,
@@ -226,7 +221,7 @@ static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
                 return res;
         }
     }
-    return 0;
+    return more;
 }
 
 /* Has everything that the trees name in it been moved, or is it gone? */

@@ -308,7 +308,6 @@ static void rec_seal(struct vd_pool *p, struct log_rec *rec)
     l->unflushed_bytes += bytes;
     p->stats.written[VD_STREAM_LOG] += bytes / VD_BLOCK;
     p->stats.records++;
-    p->stats.relocation_records += rec->payload_blocks == 0;
 }
 
 static bool log_is_known(const struct pool_log *l, const struct vd_logref *to)

@@ -43,14 +43,10 @@ static int apply_relocations(struct vd_pool *p, uint64_t seq, uint32_t count, co
 int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
               const uint8_t *relocations)
 {
-    const uint8_t *at = header + OD_RECORD_ENTRIES;
-    size_t left = rec->entries_len;
-    for (unsigned i = 0; i < rec->entry_count; i++) {
-        struct vd_entry e;
-        int n = entry_decode(at, left, &e);
-        if (n < 0)
-            return n;
-        int r = 0;
+    struct entry_walk w = entries_of(rec, header);
+    struct vd_entry e;
+    int r;
+    while ((r = entry_next(&w, &e)) > 0) {
         switch (e.type) {
         case VD_ENTRY_WRITE: {
             struct vd_addr addr = vd_addr_plus(rec->at, 1 + e.payload);
@@ -82,8 +78,6 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
         }
         if (r < 0)
             return r;
-        at += n;
-        left -= (size_t)n;
     }
-    return 0;
+    return r;
 }

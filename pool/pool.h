@@ -90,7 +90,8 @@ struct pool_op {
  * queue: two calls in a row without suspension between them, from two fibers, keep their order. 0,
  * -ENOSPC (nothing happened), -EROFS (pool is read-only or failed), -EIO. VD_YIELDS */
 int pool_commit(struct vd_pool *p, struct pool_op *op);
-/* Makes every operation acknowledged before the call durable. VD_YIELDS */
+/* Makes every operation acknowledged before the call durable. On a pool opened read-only 0; on one
+ * that failed -EIO, whoever asks. VD_YIELDS */
 int pool_flush(struct vd_pool *p);
 
 /* ---- reading ---- */

@@ -226,7 +226,6 @@ struct vd_pool {
     struct {
         uint64_t guest_blocks, cleaned, checkpoints, records;
         uint64_t written[VD_STREAM_FIXED + 1]; /* blocks, by stream */
-        uint64_t relocation_records;           /* of the log's */
     } stats;
 };
 

@@ -144,13 +144,10 @@ static int record_claims(struct vd_pool *p, const struct vd_record *rec, const u
                          const uint8_t *relocations)
 {
     int r = segment_claim(p, rec->at.seg, VD_STREAM_LOG, rec->rid, rec->seq);
-    const uint8_t *at = header + OD_RECORD_ENTRIES;
-    size_t left = rec->entries_len;
-    for (unsigned i = 0; r == 0 && i < rec->entry_count; i++) {
-        struct vd_entry e;
-        int n = entry_decode(at, left, &e);
-        if (n < 0)
-            return n;
+    struct entry_walk w = entries_of(rec, header);
+    struct vd_entry e;
+    int more = 0;
+    while (r == 0 && (more = entry_next(&w, &e)) > 0) {
         if (e.type == VD_ENTRY_WRITE && e.payload + e.blocks > rec->payload_blocks)
             r = -EUCLEAN;
         if (e.type == VD_ENTRY_BULK)
@@ -159,32 +156,18 @@ static int record_claims(struct vd_pool *p, const struct vd_record *rec, const u
             r = -EUCLEAN;
         if (e.type == VD_ENTRY_RELOCATE)
             r = relocations_claim(p, rec->seq, e.count, relocations);
-        at += n;
-        left -= (size_t)n;
     }
-    return r;
+    return r < 0 ? r : more;
 }
 
-/* The RELOCATE entry of a header: 1 and *ret, 0 if it has none, -EUCLEAN. */
+/* The RELOCATE entry of a header, which has at most one: 1 and *ret, 0, -EUCLEAN. */
 static int relocate_find(const struct vd_record *rec, const uint8_t *header, struct vd_entry *ret)
 {
-    const uint8_t *at = header + OD_RECORD_ENTRIES;
-    size_t left = rec->entries_len;
-    int found = 0;
-    for (unsigned i = 0; i < rec->entry_count; i++) {
-        struct vd_entry e;
-        int n = entry_decode(at, left, &e);
-        if (n < 0)
-            return n;
-        if (e.type == VD_ENTRY_RELOCATE) {
-            if (found++ || e.payload + 2 * e.blocks > rec->payload_blocks)
-                return -EUCLEAN;
-            *ret = e;
-        }
-        at += n;
-        left -= (size_t)n;
-    }
-    return found;
+    struct entry_walk w = entries_of(rec, header);
+    int r;
+    while ((r = entry_next(&w, ret)) > 0 && ret->type != VD_ENTRY_RELOCATE)
+        ;
+    return r;
 }
 
 /* The good one of the two copies in `payload`, or NULL. */
@@ -475,13 +458,10 @@ static int step(struct replay *r)
 /* Does the payload hold what the record's entries say? 0, -EBADMSG, -EUCLEAN. */
 static int payload_check(const struct vd_record *rec, const uint8_t *header, const uint8_t *payload)
 {
-    const uint8_t *at = header + OD_RECORD_ENTRIES;
-    size_t left = rec->entries_len;
-    for (unsigned i = 0; i < rec->entry_count; i++) {
-        struct vd_entry e;
-        int n = entry_decode(at, left, &e);
-        if (n < 0)
-            return n;
+    struct entry_walk w = entries_of(rec, header);
+    struct vd_entry e;
+    int r;
+    while ((r = entry_next(&w, &e)) > 0) {
         if (e.type == VD_ENTRY_WRITE) {
             if (e.payload + e.blocks > rec->payload_blocks)
                 return -EUCLEAN;
@@ -489,16 +469,10 @@ static int payload_check(const struct vd_record *rec, const uint8_t *header, con
                 if (vd_xxh3(payload + (e.payload + b) * VD_BLOCK, VD_BLOCK) != e.csum[b])
                     return -EBADMSG;
         }
-        if (e.type == VD_ENTRY_RELOCATE) {
-            if (e.payload + 2 * e.blocks > rec->payload_blocks)
-                return -EUCLEAN;
-            if (!relocations_good(&e, payload + e.payload * VD_BLOCK))
-                return -EBADMSG;
-        }
-        at += n;
-        left -= (size_t)n;
+        if (e.type == VD_ENTRY_RELOCATE && !relocations_good(&e, payload + e.payload * VD_BLOCK))
+            return -EBADMSG;
     }
-    return 0;
+    return r;
 }
 
 /* Reads and verifies the payload of a record. 0 or -EBADMSG, or -EUCLEAN. What is bad is read once

@@ -113,8 +113,7 @@ static int op_info(struct vd_store *st, struct vd_store_info *ret)
 
 static int op_flush(struct vd_store *st)
 {
-    struct snap_store *s = store_of(st);
-    return pool_read_only(s->pool) && !pool_failure(s->pool)[0] ? 0 : pool_flush(s->pool);
+    return pool_flush(store_of(st)->pool);
 }
 
 static int op_settle(struct vd_store *st, const bool *cancel)

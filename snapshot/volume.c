@@ -71,10 +71,7 @@ static int disk_readv(struct vd_disk *disk, uint64_t off, const struct iovec *io
 
 static int disk_flush(struct vd_disk *disk)
 {
-    struct vol_disk *d = vol_disk_of(disk);
-    /* On a pool that failed nothing is durable any more by asking, whoever asks. */
-    bool idle = d->read_only && pool_read_only(d->s->pool) && !pool_failure(d->s->pool)[0];
-    return idle ? 0 : pool_flush(d->s->pool);
+    return pool_flush(vol_disk_of(disk)->s->pool);
 }
 
 /* Appends to the answer; false when there is no room. */

@@ -403,6 +403,29 @@ static void test_entry_refuses(void **state)
     refuse_in_entry(9, offsetof(struct od_entry_segment, pad), 1, 1);
 }
 
+static void refuse_in_relocation(size_t off, size_t len, uint64_t v)
+{
+    const struct vd_relocation in = {
+        .branch = 3, .lba = 95, .blocks = 1, .from = {7, 16}, .to = {8, 24}};
+    struct vd_relocation out;
+    le64_t le = vd_le64(v);
+    relocation_encode(&in, buf);
+    assert_int_equal(relocation_decode(buf, &out), 0);
+    assert_true(out.branch == in.branch && out.lba == in.lba && out.blocks == in.blocks &&
+                vd_addr_equal(out.from, in.from) && vd_addr_equal(out.to, in.to));
+    memcpy(buf + off, &le, len);
+    assert_int_equal(relocation_decode(buf, &out), -EUCLEAN);
+}
+
+static void test_relocation_refuses(void **state)
+{
+    refuse_in_relocation(offsetof(struct od_relocation, blocks), 4, 0);
+    refuse_in_relocation(offsetof(struct od_relocation, blocks), 4, 2); /* crosses a cell */
+    refuse_in_relocation(offsetof(struct od_relocation, lba), 8, OD_LBA_MAX);
+    refuse_in_relocation(offsetof(struct od_relocation, from.sector), 4, 17);
+    refuse_in_relocation(offsetof(struct od_relocation, to.sector), 4, OD_SEG_SECTORS_MAX);
+}
+
 static void test_empty_catalog_value_is_not_a_delete(void **state)
 {
     struct vd_entry in, out;
@@ -502,6 +525,7 @@ int main(void)
         cmocka_unit_test(test_entry_round_trip),
         cmocka_unit_test(test_entry_truncated),
         cmocka_unit_test(test_entry_refuses),
+        cmocka_unit_test(test_relocation_refuses),
         cmocka_unit_test(test_empty_catalog_value_is_not_a_delete),
         cmocka_unit_test(test_record_round_trip),
         cmocka_unit_test(test_record_refuses),
