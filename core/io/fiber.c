@@ -199,10 +199,9 @@ void fiber_entry(void)
     abort(); /* nobody switches to a fiber that has ended */
 }
 
-void fiber_run_ready(struct vd_loop *loop)
+static void run_batch(struct vd_loop *loop)
 {
     struct fiber_set *set = &loop->fibers;
-    /* What becomes ready meanwhile waits for the next turn, so that I/O is looked at in between. */
     struct vd_list batch;
     vd_list_init(&batch);
     if (!vd_list_empty(&set->ready)) {
@@ -221,6 +220,17 @@ void fiber_run_ready(struct vd_loop *loop)
         if (f->state == FIBER_ENDED)
             fiber_end(loop, f);
     }
+}
+
+/* A request goes through a few fibers before it has to wait: what they hand to the kernel goes in
+ * one call. What becomes ready beyond that waits for the next turn, so that I/O is looked at in
+ * between. */
+#define BATCHES_PER_TURN 4
+
+void fiber_run_ready(struct vd_loop *loop)
+{
+    for (int i = 0; i < BATCHES_PER_TURN && !vd_list_empty(&loop->fibers.ready); i++)
+        run_batch(loop);
 }
 
 static void switch_away(struct vd_fiber *f)

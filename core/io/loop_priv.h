@@ -65,6 +65,12 @@ int workpool_submit(struct workpool *pool, struct work *work);
 
 enum op_kind { OP_READV, OP_WRITEV, OP_FDATASYNC, OP_FALLOCATE, OP_POLL, OP_RECV };
 
+/* What a device does, as opposed to waits for a peer. */
+static inline bool op_is_transfer(enum op_kind kind)
+{
+    return kind <= OP_FALLOCATE;
+}
+
 /* A fiber waiting for `pending` operations. */
 struct loop_wait {
     struct vd_fiber *fiber;

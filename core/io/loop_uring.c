@@ -3,10 +3,12 @@
  * The io_uring back end: one ring per loop, one system call per turn, which submits everything the
  * turn has produced and collects completions.
  *
- * Before it sleeps it may watch the completion queue for a moment: a device or a peer that answers
- * within microseconds is met awake, and the dear sleep and wake are saved. How long is learned: an
+ * Before it sleeps it may watch the completion queue for a moment, if several transfers are under
+ * way: the next of them is near, it is met awake, and the dear sleep and wake are saved. One alone
+ * takes the device's whole latency, and whoever sleeps meanwhile is woken on the processor that the
+ * answer came to, which is quicker than to be met on another. How long to watch is learned: an
  * answer that came while watching, or would have come, doubles the time; a long sleep halves it, to
- * nothing. So an idle loop takes no CPU at all.
+ * nothing. So an idle loop takes no CPU at all, and a busy machine's processors are left to others.
  */
 #include "core/io/loop_priv.h"
 
@@ -19,16 +21,19 @@
 
 #define RING_ENTRIES 256u
 #define RING_COMPLETIONS 4096u
-#define SPIN_MAX_NS 50000u
+#define SPIN_MAX_NS 200000u
 #define SPIN_MIN_NS 3000u
+#define SPIN_TRANSFERS 4u      /* under way, to watch for the next */
+#define SPIN_CROWDED_NS 20000u /* a yield that took so long has let somebody else run */
 #define FLAT_LEN_MAX (UINT64_C(1) << 30)
 
 struct uring {
     struct io_uring ring;
-    bool deferred;    /* completions are posted only when we enter the kernel */
-    bool poke_lost;   /* the read of poke_fd is to be submitted (again) */
-    uint64_t poke;    /* what it reads; its address marks its completion */
-    uint64_t spin_ns; /* how long to watch before sleeping */
+    bool deferred;      /* completions are posted only when we enter the kernel */
+    bool poke_lost;     /* the read of poke_fd is to be submitted (again) */
+    uint64_t poke;      /* what it reads; its address marks its completion */
+    uint64_t spin_ns;   /* how long to watch before sleeping */
+    unsigned transfers; /* under way: what a device does, not waits for peers */
 };
 
 static int uring_init(struct vd_loop *loop)
@@ -93,10 +98,13 @@ static unsigned reap(struct vd_loop *loop)
     {
         void *who = io_uring_cqe_get_data(cqe);
         n++;
-        if (who == &u->poke)
+        if (who == &u->poke) {
             u->poke_lost = true;
-        else if (who)
-            loop_op_complete(loop, who, cqe->res);
+        } else if (who) {
+            struct loop_op *op = who;
+            u->transfers -= op_is_transfer(op->kind);
+            loop_op_complete(loop, op, cqe->res);
+        }
     }
     io_uring_cq_advance(&u->ring, n);
     return n;
@@ -148,11 +156,13 @@ static void prep_transfer(struct io_uring_sqe *sqe, const struct loop_op *op)
 
 static void uring_submit(struct vd_loop *loop, struct loop_op *op)
 {
+    struct uring *u = loop->be;
     struct io_uring_sqe *sqe = get_sqe(loop);
     if (!sqe) {
         loop_op_complete(loop, op, -EIO);
         return;
     }
+    u->transfers += op_is_transfer(op->kind);
     switch (op->kind) {
     case OP_READV:
     case OP_WRITEV:
@@ -195,19 +205,23 @@ static void cpu_relax(void)
 }
 
 /* Watches for up to spin_ns. True if something came. Whoever else wants the processor gets it at
- * each look: it may well be the one who is to answer. */
-static bool spin(struct vd_loop *loop, uint64_t began_ns, uint64_t until_ns)
+ * each look; then it is time to sleep, since a sleeper that is woken has its turn sooner. */
+static bool spin(struct vd_loop *loop, uint64_t now, uint64_t until_ns)
 {
     struct uring *u = loop->be;
-    uint64_t end = VD_MIN(began_ns + u->spin_ns, until_ns);
+    uint64_t end = VD_MIN(now + u->spin_ns, until_ns), before;
     do {
         for (int i = 0; i < 20; i++) {
             if (something_came(u) || atomic_load_explicit(&loop->inbox_full, memory_order_relaxed))
                 return true;
             cpu_relax();
         }
+        before = loop_clock_ns(loop);
         (void)sched_yield();
-    } while (loop_clock_ns(loop) < end);
+        now = loop_clock_ns(loop);
+        if (now - before > SPIN_CROWDED_NS)
+            u->spin_ns = 0;
+    } while (now < end && u->spin_ns);
     return false;
 }
 
@@ -255,7 +269,7 @@ static int uring_wait(struct vd_loop *loop, uint64_t until_ns)
         return r;
     }
     bool met = something_came(u);
-    if (u->spin_ns || met) {
+    if ((u->spin_ns && u->transfers >= SPIN_TRANSFERS) || met) {
         if (io_uring_sq_ready(&u->ring)) {
             r = enter(u);
             if (r < 0)

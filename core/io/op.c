@@ -43,7 +43,7 @@ void loop_op_complete(struct vd_loop *loop, struct loop_op *op, int res)
 {
     op->res = res;
     op->in_flight = false;
-    if (op->kind <= OP_FALLOCATE)
+    if (op_is_transfer(op->kind))
         loop->stats.io++;
     loop_wait_done(op->wait);
 }

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Transfers that nobody waits for: of the cleaner and of checkpoints. A guest that writes one block
+ * at a time would wait behind a megabyte of them each time; for its sake they go in short parts,
+ * one after another. Where many requests are under way, or room is short, throughput is what
+ * counts. Yields.
+ */
+#include "pool/pool_priv.h"
+
+#define PART_BYTES VD_KIB(64)
+#define PART_IOV (PART_BYTES / VD_BLOCK)
+
+bool behind_gently(const struct vd_pool *p)
+{
+    return p->log.queued == 0 && p->log.inflight_count <= 1 && !space_is_short(p);
+}
+
+/* How far a transfer in parts has come. */
+struct progress {
+    uint64_t off; /* on the device */
+    int at;       /* entry of the iov, and bytes of it that are done */
+    size_t skip;
+};
+
+static int part_run(struct vd_pool *p, const struct vd_io *io, struct progress *g)
+{
+    struct iovec iov[PART_IOV];
+    size_t len = 0;
+    int n = 0;
+    while (g->at < io->iovcnt && len < PART_BYTES) {
+        const struct iovec *v = &io->iov[g->at];
+        size_t piece = VD_MIN(v->iov_len - g->skip, PART_BYTES - len);
+        iov[n++] = (struct iovec){(uint8_t *)v->iov_base + g->skip, piece};
+        len += piece;
+        g->skip += piece;
+        if (g->skip == v->iov_len) {
+            g->skip = 0;
+            g->at++;
+        }
+    }
+    struct vd_io part = {.op = io->op, .flags = io->flags, .off = g->off, .iov = iov, .iovcnt = n};
+    g->off += len;
+    return vd_dev_io(p->dev, &part, 1);
+}
+
+static int transfer_run(struct vd_pool *p, const struct vd_io *io)
+{
+    struct progress g = {.off = io->off};
+    int r = 0;
+    while (r == 0 && g.at < io->iovcnt)
+        r = part_run(p, io, &g);
+    return r;
+}
+
+int behind_io(struct vd_pool *p, struct vd_io *ios, int n)
+{
+    int failed = 0, i = 0;
+    for (; i < n && behind_gently(p); i++) {
+        ios[i].res = transfer_run(p, &ios[i]);
+        failed = failed ? failed : ios[i].res;
+    }
+    int r = vd_dev_io(p->dev, ios + i, n - i);
+    return failed ? failed : r;
+}
