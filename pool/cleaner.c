@@ -23,6 +23,8 @@
 
 #define VICTIMS_MAX 16
 #define VICTIM_BYTES VD_MIB(16)
+#define GENTLE_BYTES VD_MIB(4)
+#define SCAN_TURN_BLOCKS 32
 #define META_NODES_PER_MERGE 1024
 /* Live share beyond which emptying a segment does not pay. */
 #define FULLEST 0.85
@@ -49,10 +51,37 @@ struct clean {
     uint32_t moved[VICTIMS_MAX]; /* blocks, of each victim */
     uint32_t gone[VICTIMS_MAX];  /* named by the trees, and replaced by the overlays */
     unsigned victims;
-    uint64_t root; /* counter of the root that the answers were about */
+    uint64_t root;    /* counter of the root that the answers were about */
+    uint32_t scanned; /* blocks since others had a turn */
     struct move *moves;
     size_t count, room;
 };
+
+/* ---- buffers ---- */
+
+/* Fresh memory costs more than what is done with it here. */
+static uint8_t *buffer_get(struct vd_pool *p)
+{
+    void *buf = p->clean.buffers;
+    if (!buf)
+        return vd_alloc_aligned(p->chunk_size);
+    memcpy(&p->clean.buffers, buf, sizeof(void *));
+    return buf;
+}
+
+static void buffer_put(struct vd_pool *p, void *buf)
+{
+    if (!buf)
+        return;
+    memcpy(buf, &p->clean.buffers, sizeof(void *));
+    p->clean.buffers = buf;
+}
+
+void cleaner_rest(struct vd_pool *p)
+{
+    while (p->clean.buffers)
+        free(buffer_get(p));
+}
 
 /* ---- choosing ---- */
 
@@ -135,7 +164,9 @@ static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
     uint64_t room = clean_room(p, c->out);
-    unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, VICTIM_BYTES / p->chunk_size));
+    /* What a batch has moved is applied in one go, in which nothing else happens. */
+    uint64_t bytes = behind_gently(p) ? GENTLE_BYTES : VICTIM_BYTES;
+    unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, bytes / p->chunk_size));
     struct candidate best[VICTIMS_MAX + VICTIMS_MAX / 2];
     unsigned n = candidates_find(p, urgent, room, best, VD_ARRAY_SIZE(best));
     for (unsigned i = 0; i < n && c->victims < most; i++) {
@@ -254,6 +285,11 @@ static int victim_walk(struct clean *c, unsigned v)
             break;
         r = header_scan(c, v, &rec, header);
         block += 1 + rec.payload_blocks;
+        c->scanned += 1 + rec.payload_blocks;
+        if (c->scanned >= SCAN_TURN_BLOCKS) { /* others have waited long enough */
+            c->scanned = 0;
+            vd_fiber_yield();
+        }
     }
     return r;
 }
@@ -320,7 +356,7 @@ struct out_pieces {
 
 static int out_submit(struct clean *c, struct out_pieces *o)
 {
-    int r = o->n ? vd_dev_io(c->p->dev, o->io, (int)o->n) : 0;
+    int r = o->n ? behind_io(c->p, o->io, (int)o->n) : 0;
     o->n = 0;
     if (r < 0 && c->out->seg) {
         /* Nothing may lie behind a header that is bad: headers are found one after another. */
@@ -479,7 +515,7 @@ static int victims_read(struct clean *c)
     struct iovec iov[READ_DEPTH];
     unsigned n = 0;
     for (unsigned v = 0; v < c->victims; v++) {
-        c->data[v] = vd_alloc_aligned(p->chunk_size);
+        c->data[v] = buffer_get(p);
         if (!c->data[v])
             return -ENOMEM;
         for (uint32_t at = 0; at < p->chunk_size; at += READ_BYTES) {
@@ -490,7 +526,7 @@ static int victims_read(struct clean *c)
                                    .iovcnt = 1};
             if (++n < READ_DEPTH)
                 continue;
-            (void)vd_dev_io(p->dev, io, (int)n);
+            (void)behind_io(p, io, (int)n);
             for (; n > 0; n--)
                 c->unread[v] |= io[n - 1].res < 0;
         }
@@ -572,7 +608,7 @@ static int batch_run(struct clean *c, bool urgent)
         s->pins--;
         s->victim_seq = p->log.applied_seq;
         s->victim = r == 0;
-        free(c->data[v]);
+        buffer_put(p, c->data[v]);
     }
     if (r == 0)
         r = victims_release(c);

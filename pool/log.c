@@ -11,13 +11,10 @@
  * I3  a flush returns after everything acknowledged before it is durable.
  * I9  a failed flush fails the pool; it is never tried again as if nothing had been lost.
  *
- * A few writer fibers each build one record from what is queued and write it; building does not
- * suspend, so records get their place and number in one go. A record that cannot be written closes
- * the segment: it and all after it are written again, under their old numbers, at the start of the
- * reserved successor.
+ * A few writer fibers each build one record (log_build.c) from what is queued and write it. A
+ * record that cannot be written closes the segment: it and all after it are written again, under
+ * their old numbers, at the start of the reserved successor.
  */
-#include "core/base/hash.h"
-#include "core/base/text.h"
 #include "pool/pool_priv.h"
 
 #include <stdlib.h>
@@ -25,369 +22,9 @@
 #define FLUSH_EVERY_NS UINT64_C(1000000000)
 #define FLUSH_EVERY_BYTES VD_MIB(256)
 #define LOG_FAILURES_MAX 3
-#define LOG_COMPANY 16 /* blocks */
-
-/* ---- records ---- */
-
-static struct log_rec *rec_new(struct vd_pool *p)
-{
-    struct vd_list *l = vd_list_pop(&p->log.spare);
-    struct log_rec *rec = l ? vd_container_of(l, struct log_rec, link) : NULL;
-    if (!rec) {
-        rec = calloc(1, sizeof(*rec));
-        if (!rec)
-            return NULL;
-        rec->header = vd_alloc_aligned(OD_NODE_SIZE);
-        if (!rec->header) {
-            free(rec);
-            return NULL;
-        }
-        vd_list_init(&rec->link);
-        vd_list_init(&rec->ops);
-    }
-    rec->payload_blocks = rec->bounced = 0;
-    rec->commit = rec->done = rec->dsync = false;
-    rec->res = 0;
-    rec->iovcnt = 1;
-    rec->relocations = NULL;
-    rec->iov[0] = (struct iovec){rec->header, VD_BLOCK};
-    memset(rec->header, 0, VD_BLOCK);
-    memset(&rec->rec, 0, sizeof(rec->rec));
-    return rec;
-}
-
-static void rec_free(struct log_rec *rec)
-{
-    free(rec->header);
-    free(rec->bounce);
-    free(rec);
-}
-
-/* ---- building ---- */
-
-struct build {
-    struct vd_pool *p;
-    struct log_rec *rec;
-    unsigned len; /* entry bytes used */
-    unsigned count;
-    uint32_t room; /* payload blocks there is space for */
-};
-
-static unsigned build_left(const struct build *b)
-{
-    return OD_RECORD_ENTRIES_MAX - b->len;
-}
-
-static void build_entry(struct build *b, const struct vd_entry *e)
-{
-    b->len += (unsigned)entry_encode(e, b->rec->header + OD_RECORD_ENTRIES + b->len);
-    b->count++;
-}
-
-/* Memory of `blocks` blocks at block `pos` of the operation, as iov entries of the record. Pieces
- * that are not whole aligned blocks are copied. False when the record has no room for that. */
-static bool build_payload(struct build *b, const struct pool_op *op, uint64_t pos, uint32_t blocks)
-{
-    struct log_rec *rec = b->rec;
-    size_t skip = pos * VD_BLOCK, want = (size_t)blocks * VD_BLOCK;
-    int i = 0;
-    while (skip >= op->iov[i].iov_len)
-        skip -= op->iov[i++].iov_len;
-    uint8_t *base = (uint8_t *)op->iov[i].iov_base + skip;
-    bool direct = op->iov[i].iov_len - skip >= want && (uintptr_t)base % VD_BLOCK == 0;
-    if (!direct) {
-        if (!rec->bounce)
-            rec->bounce = vd_alloc_aligned(LOG_PAYLOAD_BLOCKS * VD_BLOCK);
-        if (!rec->bounce)
-            return false;
-        uint8_t *to = rec->bounce + (size_t)rec->bounced * VD_BLOCK;
-        rec->bounced += blocks;
-        base = to;
-        for (; want; i++, skip = 0) {
-            size_t n = VD_MIN(want, op->iov[i].iov_len - skip);
-            memcpy(to, (uint8_t *)op->iov[i].iov_base + skip, n);
-            to += n;
-            want -= n;
-        }
-    }
-    struct iovec *last = &rec->iov[rec->iovcnt - 1];
-    if ((uint8_t *)last->iov_base + last->iov_len == base && rec->iovcnt > 1)
-        last->iov_len += (size_t)blocks * VD_BLOCK;
-    else
-        rec->iov[rec->iovcnt++] = (struct iovec){base, (size_t)blocks * VD_BLOCK};
-    return true;
-}
-
-/* The bytes of block `i` of a WRITE, contiguous: *tmp is used when they are not. */
-static const uint8_t *op_block(const struct pool_op *op, uint64_t i, uint8_t *tmp)
-{
-    size_t skip = i * VD_BLOCK;
-    int v = 0;
-    while (skip >= op->iov[v].iov_len)
-        skip -= op->iov[v++].iov_len;
-    if (op->iov[v].iov_len - skip >= VD_BLOCK)
-        return (uint8_t *)op->iov[v].iov_base + skip;
-    size_t got = 0;
-    for (; got < VD_BLOCK; v++, skip = 0) {
-        size_t n = VD_MIN(VD_BLOCK - got, op->iov[v].iov_len - skip);
-        memcpy(tmp + got, (uint8_t *)op->iov[v].iov_base + skip, n);
-        got += n;
-    }
-    return tmp;
-}
-
-/* Encodes a piece of a WRITE from op->pos on: blocks of one cell, all zero or none. 0 when there is
- * no room for even one block. */
-static uint32_t build_write_piece(struct build *b, struct pool_op *op)
-{
-    uint64_t lba = op->lba + op->pos;
-    uint32_t n = (uint32_t)VD_MIN(op->blocks - op->pos, VD_CELL_BLOCKS - lba % VD_CELL_BLOCKS);
-    uint8_t *tmp = b->p->log.scratch;
-    bool detect = !(op->flags & POOL_OP_KEEP_ZERO);
-    struct vd_entry e = {.type = VD_ENTRY_WRITE, .branch = op->branch, .lba = lba};
-    bool zero = detect && vd_is_zero(op_block(op, op->pos, tmp), VD_BLOCK);
-
-    if (zero) {
-        if (build_left(b) < sizeof(struct od_entry_zero))
-            return 0;
-        uint32_t i = 1;
-        while (i < n && vd_is_zero(op_block(op, op->pos + i, tmp), VD_BLOCK))
-            i++;
-        e.type = VD_ENTRY_ZERO;
-        e.blocks = i;
-        build_entry(b, &e);
-        return i;
-    }
-    if (build_left(b) < sizeof(struct od_entry_write) + sizeof(uint64_t) ||
-        b->rec->iovcnt == LOG_IOV)
-        return 0;
-    uint32_t fit = (build_left(b) - (uint32_t)sizeof(struct od_entry_write)) / 8;
-    n = VD_MIN(VD_MIN(n, fit), b->room);
-    uint32_t i = 0;
-    for (; i < n; i++) {
-        const uint8_t *data = op_block(op, op->pos + i, tmp);
-        if (i && detect && vd_is_zero(data, VD_BLOCK))
-            break;
-        e.csum[i] = vd_xxh3(data, VD_BLOCK);
-    }
-    if (i == 0 || !build_payload(b, op, op->pos, i))
-        return 0;
-    e.blocks = i;
-    e.payload = b->rec->payload_blocks;
-    b->rec->payload_blocks += i;
-    b->room -= i;
-    build_entry(b, &e);
-    return i;
-}
-
-/* Payload blocks that the operation needs in the record it goes on in. */
-static uint32_t op_payload(const struct pool_op *op)
-{
-    if (op->count == 0)
-        return 1;
-    return op->relocations && op->pos == 0 ? 2 * (uint32_t)op->entries[0].blocks : 0;
-}
-
-/* Could all that is left of op go into this record? An upper bound will do. */
-static bool build_fits(const struct build *b, const struct pool_op *op)
-{
-    if (op->count) {
-        if (op->relocations && op->pos == 0 &&
-            (b->rec->relocations || op_payload(op) > b->room || b->rec->iovcnt == LOG_IOV))
-            return false;
-        size_t need = 0;
-        for (uint64_t i = op->pos; i < op->count && need <= build_left(b); i++)
-            need += entry_size(&op->entries[i]);
-        return need <= build_left(b);
-    }
-    uint64_t n = op->blocks - op->pos;
-    if (n > b->room || (uint64_t)b->rec->iovcnt + n > LOG_IOV)
-        return false;
-    if (n == 1)
-        return build_left(b) >= sizeof(struct od_entry_write) + 8;
-    return n * 32 + 2 * sizeof(struct od_entry_write) <= build_left(b);
-}
-
-/* The first entry of an operation that has relocations, and their two copies. There is room. */
-static void build_relocations(struct build *b, struct pool_op *op)
-{
-    struct vd_entry e = op->entries[op->pos++];
-    uint32_t blocks = 2 * (uint32_t)e.blocks;
-    e.payload = b->rec->payload_blocks;
-    b->rec->relocations = op->relocations;
-    b->rec->iov[b->rec->iovcnt++] =
-        (struct iovec){(void *)(uintptr_t)op->relocations, (size_t)blocks * VD_BLOCK};
-    b->rec->payload_blocks += blocks;
-    b->room -= blocks;
-    build_entry(b, &e);
-}
-
-/* Encodes as much of op as there is room for; true when that was its end. */
-static bool build_op(struct build *b, struct pool_op *op)
-{
-    if (op->count) {
-        if (op->relocations && op->pos == 0)
-            build_relocations(b, op);
-        while (op->pos < op->count && entry_size(&op->entries[op->pos]) <= build_left(b))
-            build_entry(b, &op->entries[op->pos++]);
-        return op->pos == op->count;
-    }
-    while (op->pos < op->blocks) {
-        uint32_t n = build_write_piece(b, op);
-        if (n == 0)
-            return false;
-        op->pos += n;
-    }
-    return true;
-}
-
-struct vd_segref log_segref(const struct vd_logref *l)
-{
-    return (struct vd_segref){.seg = l->seg,
-                              .stream = VD_STREAM_LOG,
-                              .nchunks = 1,
-                              .rid = l->rid,
-                              .chunk = {{.dev = 0, .idx = l->seg}}};
-}
-
-/* Moves on to the reserved successor. */
-static void log_roll(struct vd_pool *p)
-{
-    struct pool_log *l = &p->log;
-    seg_close(p, l->cur.seg);
-    l->cur = l->next[0];
-    l->next[0] = l->next[1];
-    l->next[1] = l->prepared;
-    l->announce = l->prepared.seg != 0;
-    l->prepared = (struct vd_logref){0};
-    l->block = 0;
-    l->fill_ns = vd_loop_now_ns(p->loop) - l->rolled_ns;
-    l->rolled_ns += l->fill_ns;
-    space_kick(p); /* reserves another */
-}
-
-/* Puts a finished header together: place, number, chain, echo, horizon. Also for a second attempt,
- * which keeps entries and number. */
-static void rec_seal(struct vd_pool *p, struct log_rec *rec)
-{
-    struct pool_log *l = &p->log;
-    struct vd_record *r = &rec->rec;
-    rec->at = (struct vd_addr){l->cur.seg, l->block * VD_SECTORS_PER_BLOCK};
-    r->pool = p->pool64;
-    r->incarnation = l->incarnation;
-    r->seq = rec->seq;
-    r->prev_csum = l->prev_csum;
-    r->rid = l->cur.rid;
-    r->at = rec->at;
-    r->payload_blocks = rec->payload_blocks;
-    r->flags = (uint16_t)((rec->commit ? OD_RECORD_COMMIT : 0) | (r->flags & OD_RECORD_SEAL));
-    r->echo_len = l->echo_len;
-    r->echo_count = l->echo_count;
-    r->prev_flags = l->echo_flags;
-    r->prev_payload_blocks = l->echo_payload_blocks;
-    r->horizon = l->durable_seq;
-    r->root_counter = p->root.counter;
-    memcpy(r->next, l->next, sizeof(r->next));
-    r->wall_s = vd_loop_wall_s(p->loop);
-    memset(rec->header, 0, OD_RECORD_ENTRIES);
-    memcpy(rec->header + OD_RECORD_ENTRIES + r->entries_len, l->echo, l->echo_len);
-    size_t used = OD_RECORD_ENTRIES + r->entries_len + l->echo_len;
-    memset(rec->header + used, 0, VD_BLOCK - used);
-    l->prev_csum = record_seal(r, rec->header);
-
-    memcpy(l->echo, rec->header + OD_RECORD_ENTRIES, r->entries_len);
-    l->echo_len = r->entries_len;
-    l->echo_count = r->entry_count;
-    l->echo_flags = r->flags;
-    l->echo_payload_blocks = r->payload_blocks;
-    l->sealed = r->horizon;
-    l->block += 1 + rec->payload_blocks;
-    p->segs.v[rec->at.seg].last_seq = rec->seq;
-    uint64_t bytes = (1 + (uint64_t)rec->payload_blocks) * VD_BLOCK;
-    l->window_bytes += bytes;
-    l->unflushed_bytes += bytes;
-    p->stats.written[VD_STREAM_LOG] += bytes / VD_BLOCK;
-    p->stats.records++;
-}
-
-static bool log_is_known(const struct pool_log *l, const struct vd_logref *to)
-{
-#ifdef VD_PLANT_LOG_GOES_ANYWHERE
-    return true;
-#endif
-    for (unsigned i = 0; i < OD_LOG_NEXT && to->seg; i++)
-        if (l->known[i].seg == to->seg && l->known[i].rid == to->rid)
-            return true;
-    return false;
-}
-
-/* Builds the next record from the queue, and puts it in flight. Returns NULL when there is nothing
- * to write or no successor is reserved yet. Does not suspend. */
-static struct log_rec *log_build(struct vd_pool *p, bool seal)
-{
-    struct pool_log *l = &p->log;
-    if ((vd_list_empty(&l->queue) && !seal) || pool_failed(p) || l->failing)
-        return NULL;
-    struct pool_op *first =
-        vd_list_empty(&l->queue) ? NULL : vd_container_of(l->queue.next, struct pool_op, link);
-    uint32_t payload = first ? op_payload(first) : 0;
-    /* While a record is under way the next one waits for company: headers shared by many writes
-     * cost little, and the device is busy anyhow. */
-    if (!seal && l->inflight_count && l->queued < LOG_COMPANY)
-        return NULL;
-    /* If the first record of a segment fails, it is written again in the segment's successor, which
-     * replay finds only if a record before has named it. The last block of a segment is for that.
-     */
-    bool known = log_is_known(l, &l->next[1]), only_names = false;
-    if (l->block + 1 + payload + !known > p->seg_blocks) {
-        if (!known && (!l->next[1].seg || l->inflight_count))
-            return NULL;
-        only_names = !known && l->block < p->seg_blocks; /* it is full after a rewrite only */
-        if (!only_names)
-            log_roll(p);
-        known = log_is_known(l, &l->next[1]);
-    }
-    struct log_rec *rec = rec_new(p);
-    if (!rec)
-        return NULL;
-    struct build b = {.p = p, .rec = rec};
-    b.room = VD_MIN(p->seg_blocks - l->block - 1 - (!known && !only_names), LOG_PAYLOAD_BLOCKS);
-    if (l->announce) {
-        const struct vd_logref *n = &l->next[OD_LOG_NEXT - 1];
-        struct vd_entry e = {.type = VD_ENTRY_SEGMENT, .seg = log_segref(n)};
-        build_entry(&b, &e);
-        l->announce = false;
-    }
-    bool whole = !only_names || !first || first->pos == 0;
-    uint64_t charge = 1;
-    while (!vd_list_empty(&l->queue) && !only_names) {
-        struct pool_op *op = vd_container_of(l->queue.next, struct pool_op, link);
-        if (!vd_list_empty(&rec->ops) && !build_fits(&b, op))
-            break;
-        whole = build_op(&b, op);
-        if (!whole)
-            break;
-        vd_list_remove(&op->link);
-        vd_list_push(&rec->ops, &op->link);
-        l->queued -= op->count ? 1 : op->blocks;
-        charge += op->charge;
-        op->charge = 0;
-    }
-    space_placed(p, charge - 1);
-    rec->commit = whole;
-    rec->seq = l->next_seq++;
-    rec->rec.epoch = p->epoch;
-    rec->rec.entry_count = b.count;
-    rec->rec.entries_len = b.len;
-    if (seal || only_names)
-        rec->rec.flags = OD_RECORD_SEAL;
-    else
-        l->data_seq = rec->seq;
-    rec_seal(p, rec);
-    vd_list_push(&l->inflight, &rec->link);
-    l->inflight_count++;
-    return rec;
-}
+#define FLUSH_HABIT                                                               \
+    3 /* records with a flush after each, for the next to be expected to have one \
+       */
 
 /* ---- completion ---- */
 
@@ -536,7 +173,7 @@ static void log_rewrite(struct vd_pool *p)
                 break;
             }
             rec->dsync = false;
-            rec_seal(p, rec);
+            log_seal_record(p, rec);
             rec->res = r = rec_write(p, rec);
             if (r < 0)
                 break;
@@ -577,6 +214,19 @@ static void log_record_done(struct vd_pool *p, struct log_rec *rec, int res)
 
 /* ---- writer fibers ---- */
 
+/* A record that is alone, with everything before it durable, needs no flush after it if its write
+ * is forced. So it is where that is asked for, or where whoever writes flushes after each record:
+ * one forced write takes much less than a write and a flush. */
+static bool rec_is_forced(const struct pool_log *l, const struct log_rec *rec)
+{
+    if (l->inflight_count != 1 || l->durable_seq != rec->seq - 1)
+        return false;
+    bool fua = l->flush_habit >= FLUSH_HABIT && l->flushed_at == rec->seq - 1;
+    vd_list_each (it, &rec->ops)
+        fua |= vd_container_of(it, struct pool_op, link)->flags & POOL_OP_FUA;
+    return fua;
+}
+
 static void log_writer(void *arg)
 {
     struct vd_pool *p = arg;
@@ -593,11 +243,7 @@ static void log_writer(void *arg)
             vd_wait(&l->work);
             continue;
         }
-        /* Alone and with everything before it durable, a forced write needs no flush after it. */
-        bool fua = false;
-        vd_list_each (it, &rec->ops)
-            fua |= vd_container_of(it, struct pool_op, link)->flags & POOL_OP_FUA;
-        rec->dsync = fua && l->inflight_count == 1 && l->durable_seq == rec->seq - 1;
+        rec->dsync = rec_is_forced(l, rec);
 #ifdef VD_PLANT_ACKNOWLEDGED_EARLY
         ops_finish(&rec->ops, rec->seq, 0);
 #endif
@@ -686,7 +332,11 @@ int pool_flush(struct vd_pool *p)
         return 0;
     if (pool_failed(p))
         return -EIO;
-    return log_flush_to(p, p->log.applied_seq);
+    struct pool_log *l = &p->log;
+    if (l->applied_seq != l->flushed_at)
+        l->flush_habit = l->applied_seq == l->flushed_at + 1 ? l->flush_habit + 1 : 0;
+    l->flushed_at = l->applied_seq;
+    return log_flush_to(p, l->applied_seq);
 }
 
 /* Called now and then: keeps the horizon close behind, and seals an idle log, so that its end can
@@ -797,6 +447,6 @@ void log_done(struct vd_pool *p)
     for (unsigned i = 0; i < VD_ARRAY_SIZE(lists); i++) {
         struct vd_list *l;
         while ((l = vd_list_pop(lists[i])))
-            rec_free(vd_container_of(l, struct log_rec, link));
+            log_rec_free(vd_container_of(l, struct log_rec, link));
     }
 }

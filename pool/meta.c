@@ -35,7 +35,7 @@ static int meta_write_out(struct vd_pool *p)
     for (unsigned i = 0; i < 2; i++)
         io[i] = (struct vd_io){
             .op = VD_IO_WRITE, .off = addr_off(p, m->first[i]), .iov = &iov, .iovcnt = 1};
-    int r = vd_dev_io(p->dev, io, 2);
+    int r = behind_io(p, io, 2);
     p->stats.written[VD_STREAM_META_A] += m->count;
     p->stats.written[VD_STREAM_META_B] += m->count;
     m->a.block += m->count;

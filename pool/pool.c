@@ -130,6 +130,7 @@ static void pool_free(struct vd_pool *p)
     overlay_free(p->frozen);
     meta_done(p);
     log_done(p);
+    cleaner_rest(p);
     touch_list_clear(p);
     for (int i = 0; i < TREE_COUNT; i++)
         free(p->ckpt.touch[i].v);

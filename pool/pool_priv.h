@@ -122,6 +122,8 @@ struct pool_log {
     uint64_t data_seq;    /* last record that was not a seal */
     bool flushing;
     struct vd_waitq flush_done;
+    uint64_t flushed_at;  /* last record before the last flush that was asked for */
+    uint64_t flush_habit; /* flushes in a row that each had one record to make durable */
     uint64_t unflushed_bytes;
     uint64_t last_flush_ns;
     uint64_t rolled_ns;    /* when `cur` was begun */
@@ -202,6 +204,7 @@ struct vd_pool {
         bool busy[CLEANERS];
         uint64_t planned;  /* blocks that these may still take */
         uint64_t released; /* segments given free without waiting for a root */
+        void *buffers;     /* of a chunk each, kept while there is work: each points at the next */
         struct vd_waitq kick, help, idle;
     } clean;
 
@@ -287,6 +290,19 @@ uint32_t segs_back(struct vd_pool *p, uint32_t want);
 /* Gives host space back until at most `keep` free segments are backed. VD_YIELDS */
 void segs_trim(struct vd_pool *p, uint32_t keep);
 
+/* log_build.c */
+/* Builds the next record from the queue, and puts it in flight. NULL: there is nothing to write, or
+ * no successor is reserved yet, or no memory. */
+struct log_rec *log_build(struct vd_pool *p, bool seal);
+/* Puts a header together, at the log's end: place, number, chain, echo, horizon. Also for a second
+ * attempt, which keeps entries and number. */
+void log_seal_record(struct vd_pool *p, struct log_rec *rec);
+void log_rec_free(struct log_rec *rec);
+void log_roll(struct vd_pool *p); /* moves on to the reserved successor */
+/* Does the last complete record name it? Replay goes nowhere else. */
+bool log_is_known(const struct pool_log *l, const struct vd_logref *to);
+struct vd_segref log_segref(const struct vd_logref *l);
+
 /* log.c */
 int log_start(struct vd_pool *p); /* fibers */
 void log_init(struct vd_pool *p);
@@ -294,7 +310,6 @@ void log_done(struct vd_pool *p);
 int log_flush_now(struct vd_pool *p);              /* VD_YIELDS */
 int log_flush_to(struct vd_pool *p, uint64_t seq); /* VD_YIELDS */
 int log_seal(struct vd_pool *p);
-struct vd_segref log_segref(const struct vd_logref *l);
 /* Applies the entries of a header to overlay and client: live and at replay alike. `relocations`:
  * a good copy of what its RELOCATE entry, if any, has in the payload. */
 int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
@@ -328,12 +343,19 @@ int checkpoint_start(struct vd_pool *p);
  * them), 0 when nothing pays, or -errno. `urgent`: any garbage pays. VD_YIELDS */
 int cleaner_batch(struct vd_pool *p, bool urgent);
 bool cleaner_busy(const struct vd_pool *p); /* is a batch under way? */
+void cleaner_rest(struct vd_pool *p);       /* gives back memory that the next batch would take */
 /* What an urgent batch could do: at once, or only when one or two more roots are written. */
 enum clean_prospect { CLEAN_NOTHING, CLEAN_LATER, CLEAN_NOW };
 enum clean_prospect cleaner_prospect(const struct vd_pool *p);
 /* Lists the live nodes of sparse metadata segments for the coming merge. VD_YIELDS */
 int cleaner_touch_meta(struct vd_pool *p);
 void touch_list_clear(struct vd_pool *p);
+
+/* behind.c */
+/* Whoever writes waits for each block: whatever nobody waits for should take short steps. */
+bool behind_gently(const struct vd_pool *p);
+/* vd_dev_io for what nobody waits for. VD_YIELDS */
+int behind_io(struct vd_pool *p, struct vd_io *ios, int n);
 
 /* space.c */
 int space_admit(struct vd_pool *p, struct pool_op *op); /* VD_YIELDS */
@@ -343,6 +365,8 @@ void space_update_reserve(struct vd_pool *p);
 int space_start(struct vd_pool *p);
 /* Blocks that new data may take right now; negative when the reserve is touched. */
 int64_t space_available(const struct vd_pool *p);
+/* Somebody waits for room, or will soon if the cleaner does not hurry. */
+bool space_is_short(const struct vd_pool *p);
 /* Free segments that trims leave, and the cleaner in the end: what opening takes after a crash, and
  * the root that gives free what the crash left. */
 uint32_t space_keep_segments(const struct vd_pool *p);

@@ -273,6 +273,11 @@ static bool room_is_urgent(const struct vd_pool *p)
     return p->space.waiting || (!p->log.next[OD_LOG_NEXT - 1].seg && p->segs.free_backed == 0);
 }
 
+bool space_is_short(const struct vd_pool *p)
+{
+    return room_is_urgent(p) || space_available(p) < clean_low_water(p) / 2;
+}
+
 static bool cleaning_wanted(const struct vd_pool *p)
 {
     return room_is_urgent(p) || space_available(p) < clean_low_water(p);
@@ -332,6 +337,8 @@ static void cleaner(void *arg)
     struct vd_pool *p = arg;
     while (!p->closing && !pool_failed(p)) {
         if (!cleaning_wanted(p)) {
+            if (!cleaner_busy(p))
+                cleaner_rest(p);
             vd_wait(&p->clean.kick);
             continue;
         }

@@ -6,6 +6,7 @@
 #include "core/base/log.h"
 #include "core/base/text.h"
 #include "core/io/simdev.h"
+#include "pool/pool_priv.h"
 #include "tests/pool/mini_client.h"
 
 #include <setjmp.h>
@@ -166,6 +167,38 @@ static int killed_and_reopened(void *arg)
     return 0;
 }
 
+/* Whoever flushes after each write gets forced writes, and no flush of the device after them; what
+ * is flushed survives the power. */
+static int flushed_after_each_write(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, 64, 0);
+    uint64_t before = 0;
+    for (uint64_t i = 0; i < 40; i++) {
+        if (i == 8)
+            before = r->mini.pool->dev->stats.flushes;
+        fill(r->buf, i, ++r->version[i]);
+        assert_int_equal(mini_write(&r->mini, 1, i, 1, r->buf, 0), 0);
+        assert_int_equal(pool_flush(r->mini.pool), 0);
+    }
+    assert_int_equal(r->mini.pool->dev->stats.flushes, before);
+    /* Once the habit is given up, a flush is one again. */
+    for (uint64_t i = 40; i < 44; i++) {
+        fill(r->buf, i, ++r->version[i]);
+        assert_int_equal(mini_write(&r->mini, 1, i, 1, r->buf, 0), 0);
+    }
+    assert_int_equal(pool_flush(r->mini.pool), 0);
+    assert_true(r->mini.pool->dev->stats.flushes > before);
+    pool_abandon(r->mini.pool);
+    vd_simdisk_crash(r->disk, VD_CRASH_POWER, r->seed);
+    assert_int_equal(open_dev(r, 0), 0);
+    compare(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
 static int fixed_working_set_converges(void *arg)
 {
     struct rig *r = arg;
@@ -247,6 +280,11 @@ static void what_was_acknowledged_is_there_after_kill_and_crash(void **state)
     run(killed_and_reopened);
 }
 
+static void a_flush_after_each_write_becomes_a_forced_write(void **state)
+{
+    run(flushed_after_each_write);
+}
+
 static void rewriting_a_working_set_does_not_grow_the_file(void **state)
 {
     run(fixed_working_set_converges);
@@ -268,6 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_written_is_there_after_close_and_open),
         cmocka_unit_test(what_was_acknowledged_is_there_after_kill_and_crash),
+        cmocka_unit_test(a_flush_after_each_write_becomes_a_forced_write),
         cmocka_unit_test(rewriting_a_working_set_does_not_grow_the_file),
         cmocka_unit_test(a_full_pool_refuses_writes_and_nothing_else),
     };
