@@ -7,12 +7,14 @@
  */
 #include "pool/pool_priv.h"
 
+#define TRANSFERS 3u /* at once */
 #define PART_BYTES VD_KIB(64)
+#define ALONE_BLOCKS 3 /* in a record: more are of many requests, or of large ones */
 #define PART_IOV (PART_BYTES / VD_BLOCK)
 
 bool behind_gently(const struct vd_pool *p)
 {
-    return p->log.queued == 0 && p->log.inflight_count <= 1 && !space_is_short(p);
+    return p->log.company <= ALONE_BLOCKS * 16 && !space_is_short(p);
 }
 
 /* How far a transfer in parts has come. */
@@ -52,13 +54,33 @@ static int transfer_run(struct vd_pool *p, const struct vd_io *io)
     return r;
 }
 
-int behind_io(struct vd_pool *p, struct vd_io *ios, int n)
+/* Parts or wholes, side by side or one after another. */
+static int some_run(struct vd_pool *p, struct vd_io *ios, int n)
 {
-    int failed = 0, i = 0;
-    for (; i < n && behind_gently(p); i++) {
+    if (!behind_gently(p))
+        return vd_dev_io(p->dev, ios, n);
+    int failed = 0;
+    for (int i = 0; i < n; i++) {
         ios[i].res = transfer_run(p, &ios[i]);
         failed = failed ? failed : ios[i].res;
     }
-    int r = vd_dev_io(p->dev, ios + i, n - i);
-    return failed ? failed : r;
+    return failed;
+}
+
+int behind_io(struct vd_pool *p, struct vd_io *ios, int n)
+{
+    int failed = 0;
+    for (int done = 0; done < n;) {
+        while (p->behind.used == TRANSFERS)
+            vd_wait(&p->behind.ended);
+        int k = VD_MIN(n - done, (int)(TRANSFERS - p->behind.used));
+        p->behind.used += (unsigned)k;
+        int r = some_run(p, ios + done, k);
+        p->behind.used -= (unsigned)k;
+        for (int i = 0; i < k; i++)
+            vd_wake_one(&p->behind.ended);
+        failed = failed ? failed : r;
+        done += k;
+    }
+    return failed;
 }

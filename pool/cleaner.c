@@ -21,9 +21,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define VICTIMS_MAX 16
-#define VICTIM_BYTES VD_MIB(16)
-#define GENTLE_BYTES VD_MIB(4)
+#define VICTIMS_MAX 8
+/* What a batch has moved is applied in one go, in which nothing else happens. */
+#define VICTIM_BYTES VD_MIB(4)
 #define SCAN_TURN_BLOCKS 32
 #define META_NODES_PER_MERGE 1024
 /* Live share beyond which emptying a segment does not pay. */
@@ -90,7 +90,7 @@ static double victim_score(const struct vd_pool *p, const struct pool_seg *s)
     double u = VD_MAX((double)s->live / p->seg_blocks, 0.02);
     double age = (double)(p->root.seq - s->last_seq + 1);
     /* Found by simulation (docs/decisions/0002): good for uniform and for skewed writes. */
-    return (1 - u) * pow(age, 0.7) / u;
+    return (1 - u) * sqrt(age) / u;
 }
 
 /* Could it be emptied, as soon as roots have made its content theirs? */
@@ -164,9 +164,7 @@ static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
     uint64_t room = clean_room(p, c->out);
-    /* What a batch has moved is applied in one go, in which nothing else happens. */
-    uint64_t bytes = behind_gently(p) ? GENTLE_BYTES : VICTIM_BYTES;
-    unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, bytes / p->chunk_size));
+    unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, VICTIM_BYTES / p->chunk_size));
     struct candidate best[VICTIMS_MAX + VICTIMS_MAX / 2];
     unsigned n = candidates_find(p, urgent, room, best, VD_ARRAY_SIZE(best));
     for (unsigned i = 0; i < n && c->victims < most; i++) {
@@ -330,12 +328,12 @@ static int move_cmp(const void *a, const void *b)
     return x->run.born < y->run.born ? -1 : x->run.born > y->run.born;
 }
 
-/* An output segment with space for a header and a whole cell. */
-static int out_room(struct clean *c)
+/* An output segment with space for a header and the next run. */
+static int out_room(struct clean *c, uint64_t blocks)
 {
     struct vd_pool *p = c->p;
     struct bulk_stream *o = c->out;
-    if (o->seg && o->block + 1 + VD_CELL_BLOCKS <= p->seg_blocks)
+    if (o->seg && o->block + 1 + blocks <= p->seg_blocks)
         return 0;
     if (o->seg)
         seg_close(p, o->seg);
@@ -427,7 +425,7 @@ static int moves_write(struct clean *c)
     for (size_t from = 0, to; r == 0 && from < c->count; from = to) {
         size_t entries = 0;
         uint32_t blocks = 0;
-        r = out_room(c);
+        r = out_room(c, c->moves[from].run.blocks);
         if (r < 0)
             break;
         uint32_t most = VD_MIN(c->p->seg_blocks - c->out->block - 1, LOG_PAYLOAD_BLOCKS);
@@ -503,7 +501,6 @@ static void used_done(struct clean *c, bool failed)
     }
 }
 
-/* The cleaner's transfers are short, and few at a time: a guest's write waits behind them. */
 #define READ_BYTES VD_KIB(256)
 #define READ_DEPTH 4u
 

@@ -365,6 +365,7 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
         rec->rec.flags = OD_RECORD_SEAL;
     else
         l->data_seq = rec->seq;
+    l->company = (7 * l->company + 16 * rec->payload_blocks) / 8;
     log_seal_record(p, rec);
     vd_list_push(&l->inflight, &rec->link);
     l->inflight_count++;

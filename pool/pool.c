@@ -306,6 +306,7 @@ int pool_open(struct vd_dev *dev, unsigned flags, const struct pool_client_ops *
     vd_waitq_init(&p->fiber_ended);
     vd_waitq_init(&p->ckpt.finished);
     vd_waitq_init(&p->ckpt.kick);
+    vd_waitq_init(&p->behind.ended);
     vd_waitq_init(&p->clean.kick);
     vd_waitq_init(&p->clean.idle);
     vd_waitq_init(&p->clean.help);

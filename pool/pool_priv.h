@@ -115,6 +115,7 @@ struct pool_log {
     struct vd_waitq idle; /* those who wait for inflight to drain */
     bool failing;         /* a record failed: being rewritten in the successor */
     unsigned failures;    /* in a row */
+    unsigned company;     /* blocks per record of late, in sixteenths */
 
     uint64_t applied_seq, applied_csum;
     uint64_t durable_seq; /* the horizon */
@@ -149,8 +150,8 @@ struct meta_stream {
     int failed;
 };
 
-/* Batches of the cleaner's under way at once: one reads while the other flushes. */
-#define CLEANERS 2
+/* Batches of the cleaner's under way at once: while one looks or flushes, others read and write. */
+#define CLEANERS 4
 
 /* ---- touch list for the metadata cleaner ---- */
 struct touch_node {
@@ -198,6 +199,11 @@ struct vd_pool {
         struct vd_logref log_next[OD_LOG_NEXT];
     } ckpt;
     struct meta_stream meta;
+
+    struct {
+        unsigned used; /* transfers under way */
+        struct vd_waitq ended;
+    } behind;
 
     struct {
         struct bulk_stream out[CLEANERS]; /* one for each batch under way */

@@ -360,13 +360,12 @@ static void cleaner(void *arg)
     pool_fiber_ends(p);
 }
 
-/* Goes along while the cleaner works, and decides nothing: its batches overlap the other's. */
+/* Go along while the cleaner works, and decide nothing: their batches overlap its own. */
 static void cleaner_mate(void *arg)
 {
     struct vd_pool *p = arg;
     while (!p->closing && !pool_failed(p)) {
-        if (!cleaner_busy(p) || !cleaning_wanted(p) || p->ckpt.running ||
-            cleaner_batch(p, false) <= 0) {
+        if (!cleaner_busy(p) || !cleaning_wanted(p) || cleaner_batch(p, false) <= 0) {
             if (!p->closing && !pool_failed(p))
                 vd_wait(&p->clean.help);
             continue;
@@ -381,7 +380,7 @@ int space_start(struct vd_pool *p)
     int r = pool_spawn(p, "keeper", keeper);
     if (r == 0)
         r = pool_spawn(p, "cleaner", cleaner);
-    if (r == 0)
+    for (unsigned i = 1; r == 0 && i < CLEANERS; i++)
         r = pool_spawn(p, "cleaner-mate", cleaner_mate);
     if (r == 0)
         r = checkpoint_start(p);
