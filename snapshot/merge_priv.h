@@ -133,7 +133,7 @@ struct merge {
 /* A merge may find everything in memory; I/O goes on all the same. Call once per cell or key. VD_YIELDS */
 static inline void merge_breathe(struct merge *mg)
 {
-    if (++mg->steps % 32 == 0)
+    if (++mg->steps % 8 == 0)
         vd_fiber_yield();
 }
 

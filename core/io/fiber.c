@@ -4,7 +4,8 @@
  * thread, except that fiber_new without a set may be called anywhere.
  *
  * Invariants:
- *  F1 a fiber is on the ready list exactly while its state is FIBER_READY or FIBER_WOKEN;
+ *  F1 a fiber is on the ready list, or the list of those who yielded, exactly while its state is
+ *     FIBER_READY or FIBER_WOKEN;
  *  F2 each switch is between a fiber and the scheduler, never from fiber to fiber;
  *  F3 a stack is reused only after its fiber has switched away for good; below it lies a guard
  *     page, and its deepest use can be told at any time, since stacks start as zeroes.
@@ -35,6 +36,7 @@ void fiber_set_init(struct fiber_set *set)
 {
     memset(set, 0, sizeof(*set));
     vd_list_init(&set->ready);
+    vd_list_init(&set->yielded);
     vd_list_init(&set->all);
     vd_list_init(&set->cached);
 }
@@ -199,15 +201,21 @@ void fiber_entry(void)
     abort(); /* nobody switches to a fiber that has ended */
 }
 
+/* Moves all of `from` to the empty list `to`. */
+static void list_move(struct vd_list *from, struct vd_list *to)
+{
+    vd_list_init(to);
+    if (!vd_list_empty(from)) {
+        vd_list_push(from, to);
+        vd_list_remove(from);
+    }
+}
+
 static void run_batch(struct vd_loop *loop)
 {
     struct fiber_set *set = &loop->fibers;
     struct vd_list batch;
-    vd_list_init(&batch);
-    if (!vd_list_empty(&set->ready)) {
-        vd_list_push(&set->ready, &batch);
-        vd_list_remove(&set->ready);
-    }
+    list_move(&set->ready, &batch);
     struct vd_list *it;
     while ((it = vd_list_pop(&batch))) {
         struct vd_fiber *f = vd_container_of(it, struct vd_fiber, link);
@@ -223,14 +231,17 @@ static void run_batch(struct vd_loop *loop)
 }
 
 /* A request goes through a few fibers before it has to wait: what they hand to the kernel goes in
- * one call. What becomes ready beyond that waits for the next turn, so that I/O is looked at in
- * between. */
+ * one call. What becomes ready beyond that waits for the next turn, and who yields does so at once,
+ * so that I/O is looked at in between. */
 #define BATCHES_PER_TURN 4
 
 void fiber_run_ready(struct vd_loop *loop)
 {
     for (int i = 0; i < BATCHES_PER_TURN && !vd_list_empty(&loop->fibers.ready); i++)
         run_batch(loop);
+    struct vd_list *it;
+    while ((it = vd_list_pop(&loop->fibers.yielded)))
+        vd_list_push(&loop->fibers.ready, it);
 }
 
 static void switch_away(struct vd_fiber *f)
@@ -245,7 +256,7 @@ void vd_fiber_yield(void)
     struct vd_fiber *f = vd_fiber_current();
     assert(f);
     f->state = FIBER_READY;
-    vd_list_push(&f->loop->fibers.ready, &f->link);
+    vd_list_push(&f->loop->fibers.yielded, &f->link);
     switch_away(f);
 }
 

@@ -19,8 +19,8 @@ enum vd_loop_backend { VD_LOOP_AUTO, VD_LOOP_URING, VD_LOOP_EPOLL, VD_LOOP_SIM }
  * (uring, epoll) overrides it. `seed` matters to SIM only (others seed from entropy when 0).
  * -ENOSYS / -EPERM when the back end asked for is not to be had. */
 int vd_loop_new(enum vd_loop_backend backend, uint64_t seed, struct vd_loop **ret);
-/* Takes NULL. All fibers must have ended; any that are left, after a deadlock or a stop, are dropped
- * where they stand, with what they own. */
+/* Takes NULL. All fibers must have ended; any that are left, after a deadlock or a stop, are
+ * dropped where they stand, with what they own. */
 void vd_loop_free(struct vd_loop *loop);
 /* Runs until no fiber is left or vd_loop_stop was called. Returns 0 or -errno of the back end.
  * In SIM: -EDEADLK when fibers are left and nothing can ever wake them. */
@@ -40,9 +40,9 @@ struct vd_loop *vd_loop_current(void);
 
 /* Counters for tests and benchmarks, since the loop was made. */
 struct vd_loop_stats {
-    uint64_t wakeups;  /* times the thread slept in the kernel and was woken */
-    uint64_t switches; /* fiber switches */
-    uint64_t io;       /* device requests completed */
+    uint64_t wakeups;          /* times the thread slept in the kernel and was woken */
+    uint64_t switches;         /* fiber switches */
+    uint64_t io;               /* device requests completed */
     uint64_t stack_high_water; /* deepest fiber stack seen, bytes */
 };
 void vd_loop_stats(const struct vd_loop *loop, struct vd_loop_stats *ret);

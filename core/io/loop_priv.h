@@ -143,7 +143,8 @@ struct fiber_ctx {
     void *sanitizer;
 };
 
-/* READY: new or yielded; WOKEN: was suspended. Both stand in the ready list. */
+/* READY: new or yielded; WOKEN: was suspended. Both stand in the ready list, but one that yielded
+ * in its own until the turn ends. */
 enum fiber_state { FIBER_READY, FIBER_WOKEN, FIBER_RUNNING, FIBER_SUSPENDED, FIBER_ENDED };
 
 /* Lives at the top of its own stack. */
@@ -163,7 +164,7 @@ struct vd_fiber {
 };
 
 struct fiber_set {
-    struct vd_list ready, all, cached;
+    struct vd_list ready, yielded, all, cached;
     unsigned count, cached_count;
     size_t high_water; /* of stacks already unmapped */
     struct vd_fiber *current;
@@ -175,7 +176,7 @@ void fiber_set_done(struct fiber_set *set);
 /* A fiber not yet known to the loop; may be called from any thread if `set` is NULL. */
 struct vd_fiber *fiber_new(struct fiber_set *set, const char *name, void (*fn)(void *), void *arg);
 void fiber_start(struct vd_loop *loop, struct vd_fiber *fiber);
-/* Runs each fiber that is ready now once. */
+/* Runs those that are ready, and those that they wake, as far as one turn goes. */
 void fiber_run_ready(struct vd_loop *loop);
 void fiber_discard(struct fiber_set *set, struct vd_fiber *fiber); /* one never started */
 size_t fiber_high_water(const struct fiber_set *set);

@@ -30,8 +30,8 @@ ssize_t vd_stream_read_some(struct vd_stream *s, void *buf, size_t len);
 /* All of it. VD_YIELDS */
 int vd_stream_write(struct vd_stream *s, const void *buf, size_t len);
 int vd_stream_writev(struct vd_stream *s, const struct iovec *iov, int n); /* VD_YIELDS */
-/* One message with up to `nfds` descriptors (unix sockets only). Received ones are close-on-exec and
- * the caller's. VD_YIELDS */
+/* One message with up to `nfds` descriptors (unix sockets only). Received ones are close-on-exec
+ * and the caller's. VD_YIELDS */
 int vd_stream_send_fds(struct vd_stream *s, const void *buf, size_t len, const int *fds, int nfds);
 ssize_t vd_stream_recv_fds(struct vd_stream *s, void *buf, size_t len, int *fds, int *nfds);
 int vd_stream_fd(const struct vd_stream *s);
@@ -41,7 +41,8 @@ int vd_stream_peer(const struct vd_stream *s, uid_t *uid, gid_t *gid, pid_t *pid
 /* "unix:PATH" (socket file 0600, stale ones replaced, live ones are -EADDRINUSE) or
  * "tcp:HOST:PORT". VD_YIELDS */
 int vd_listen(const char *address, struct vd_listener **ret, struct vd_error *err);
-int vd_accept(struct vd_listener *l, struct vd_stream **ret); /* VD_YIELDS, -ECANCELED after close */
+int vd_accept(struct vd_listener *l,
+              struct vd_stream **ret); /* VD_YIELDS, -ECANCELED after close */
 /* Fails a pending accept; removes the socket file. */
 void vd_listener_close(struct vd_listener *l);
 /* The address bound, with the real port. */
