@@ -214,6 +214,26 @@ static void log_record_done(struct vd_pool *p, struct log_rec *rec, int res)
 
 /* ---- writer fibers ---- */
 
+/* There is no memory for a record, and none under way whose memory could be used again: what waits
+ * is refused. An operation whose first part is in the log already can only end in it. */
+static void log_refuse(struct vd_pool *p)
+{
+    struct pool_log *l = &p->log;
+    struct vd_list *n;
+    l->starved = false;
+    if (!vd_list_empty(&l->queue) && vd_container_of(l->queue.next, struct pool_op, link)->pos) {
+        pool_fail(p, "there is no memory to go on with the log");
+        log_drop(p);
+        return;
+    }
+    while ((n = vd_list_pop(&l->queue))) {
+        struct pool_op *op = vd_container_of(n, struct pool_op, link);
+        l->queued -= op->count ? 1 : op->blocks;
+        space_placed(p, op->charge);
+        op_finish(op, -ENOMEM);
+    }
+}
+
 /* A record that is alone, with everything before it durable, needs no flush after it if its write
  * is forced. So it is where that is asked for, or where whoever writes flushes after each record:
  * one forced write takes much less than a write and a flush. */
@@ -236,6 +256,8 @@ static void log_writer(void *arg)
         if (!rec) {
             if (pool_failed(p))
                 log_drop(p);
+            else if (l->starved && l->inflight_count == 0)
+                log_refuse(p);
             if (p->closing && vd_list_empty(&l->queue)) {
                 vd_wake_all(&l->work); /* those that found something in the queue may end as well */
                 break;

@@ -330,8 +330,11 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
         known = log_is_known(l, &l->next[1]);
     }
     struct log_rec *rec = rec_new(p);
+    l->starved = !rec;
     if (!rec)
         return NULL;
+    uint64_t began = first ? first->pos : 0;
+    bool announced = l->announce;
     struct build b = {.p = p, .rec = rec};
     b.room = VD_MIN(p->seg_blocks - l->block - 1 - (!known && !only_names), LOG_PAYLOAD_BLOCKS);
     if (l->announce) {
@@ -354,6 +357,12 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
         l->queued -= op->count ? 1 : op->blocks;
         charge += op->charge;
         op->charge = 0;
+    }
+    if (first && !only_names && vd_list_empty(&rec->ops) && first->pos == began) {
+        l->starved = true; /* there was no memory to copy anything to */
+        l->announce = announced;
+        vd_list_push(&l->spare, &rec->link);
+        return NULL;
     }
     space_placed(p, charge - 1);
     rec->commit = whole;

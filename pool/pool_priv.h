@@ -114,6 +114,7 @@ struct pool_log {
     struct vd_waitq work; /* writers wait here */
     struct vd_waitq idle; /* those who wait for inflight to drain */
     bool failing;         /* a record failed: being rewritten in the successor */
+    bool starved;         /* there was no memory for the last record */
     unsigned failures;    /* in a row */
     unsigned company;     /* blocks per record of late, in sixteenths */
 
@@ -298,7 +299,7 @@ void segs_trim(struct vd_pool *p, uint32_t keep);
 
 /* log_build.c */
 /* Builds the next record from the queue, and puts it in flight. NULL: there is nothing to write, or
- * no successor is reserved yet, or no memory. */
+ * no successor is reserved yet, or no memory, which `starved` tells. */
 struct log_rec *log_build(struct vd_pool *p, bool seal);
 /* Puts a header together, at the log's end: place, number, chain, echo, horizon. Also for a second
  * attempt, which keeps entries and number. */

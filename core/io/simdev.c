@@ -294,7 +294,7 @@ static void write_begin(struct sim_call *c)
 
 static int sim_io(struct vd_dev *dev, struct vd_io *ios, int n)
 {
-    struct sim_call *calls = calloc((size_t)n, sizeof(*calls));
+    struct sim_call *calls = vd_simdisk_memory((size_t)n, sizeof(*calls));
     if (!calls)
         simdisk_die("out of memory");
     struct loop_wait wait;
@@ -432,7 +432,7 @@ int vd_simdev_open(struct vd_simdisk *disk, unsigned flags, struct vd_dev **ret)
         return -ENODEV;
     if (locked && (disk->open_exclusive || (exclusive && disk->open_shared)))
         return -EBUSY;
-    struct sim_dev *s = calloc(1, sizeof(*s));
+    struct sim_dev *s = vd_simdisk_memory(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
     if (asprintf(&s->dev.path, "sim-%" PRIu64, disk->id) < 0) {

@@ -18,6 +18,9 @@ void vd_simdisk_free(struct vd_simdisk *disk);
 /* A deep copy, durable and unflushed state alike, for trying several outcomes of one crash. */
 struct vd_simdisk *vd_simdisk_clone(const struct vd_simdisk *disk, uint64_t seed);
 
+/* Where the medium has its memory from: calloc, unless a test makes that fail. */
+extern void *(*vd_simdisk_memory)(size_t n, size_t size);
+
 int vd_simdev_open(struct vd_simdisk *disk, unsigned flags, struct vd_dev **ret);
 
 /* From now on every call on devices of this disk fails with -ENODEV and changes nothing, at the

@@ -37,9 +37,11 @@ void simdisk_die(const char *fmt, ...)
     abort();
 }
 
+void *(*vd_simdisk_memory)(size_t n, size_t size) = calloc;
+
 static void *sim_alloc(size_t len)
 {
-    void *p = calloc(1, len);
+    void *p = vd_simdisk_memory(1, len);
     if (!p)
         simdisk_die("out of memory");
     return p;
@@ -115,9 +117,7 @@ static void dur_drop(struct sim_chunk *c, unsigned i)
 
 static uint8_t *block_copy(const void *data)
 {
-    uint8_t *p = malloc(VD_BLOCK);
-    if (!p)
-        simdisk_die("out of memory");
+    uint8_t *p = sim_alloc(VD_BLOCK);
     memcpy(p, data, VD_BLOCK);
     return p;
 }
@@ -139,11 +139,8 @@ struct sim_record *simdisk_record_new(enum sim_kind kind, uint64_t off, uint64_t
     rec->kind = kind;
     rec->off = off;
     rec->len = len;
-    if (kind == SIM_WRITE) {
-        rec->data = malloc(len);
-        if (!rec->data)
-            simdisk_die("out of memory");
-    }
+    if (kind == SIM_WRITE)
+        rec->data = sim_alloc(len);
     return rec;
 }
 

@@ -18,9 +18,9 @@
 
 struct run {
     const struct scenario *s;
-    int64_t cut; /* at this device operation; 0 = never */
-    enum vd_fault fault;
-    uint64_t nth; /* fault: the n-th from arming; 0 = none */
+    int64_t cut;         /* at this device operation; 0 = never */
+    enum vd_fault fault; /* VD_FAULT_COUNT: an allocation */
+    uint64_t nth;        /* fault: the n-th from arming; 0 = none */
     bool forever;
     bool early; /* armed before the pool is opened */
     /* out */
@@ -35,7 +35,10 @@ static void arm(struct world *w, struct run *r)
         vd_simdisk_cut_after(w->disk, r->cut);
     if (r->nth) {
         w->faulty = true;
-        vd_simdisk_fault(w->disk, r->fault, r->nth, r->forever);
+        if (r->fault == VD_FAULT_COUNT)
+            memory_fail(r->nth, r->forever);
+        else
+            vd_simdisk_fault(w->disk, r->fault, r->nth, r->forever);
     }
 }
 
@@ -66,6 +69,7 @@ static void run_body(struct world *w, void *arg)
         arm(w, r);
     if (world_attach(w, 0) < 0) {
         r->refused = true;
+        memory_fail(0, false);
         return;
     }
     if (r->s->prepare)
@@ -81,8 +85,9 @@ static void run_body(struct world *w, void *arg)
         carry_on(w);
     look_at_failure(w, r);
     r->ops = vd_simdisk_ops(w->disk) - r->ops;
-    r->hit = r->cut ? vd_simdisk_is_cut(w->disk) : vd_simdisk_fault_hit(w->disk);
+    r->hit = r->cut ? vd_simdisk_is_cut(w->disk) : vd_simdisk_fault_hit(w->disk) || memory_failed();
     vd_simdisk_clear_faults(w->disk);
+    memory_fail(0, false);
     world_abandon(w);
 }
 
@@ -359,6 +364,8 @@ static const struct fault_kind {
     [COL_FLIP] = {VD_FAULT_READ_FLIP, false, false},
     [COL_ROT] = {VD_FAULT_READ_FLIP, false, true},
     [COL_SLOW] = {VD_FAULT_SLOW, false, false},
+    [COL_NO_MEMORY] = {VD_FAULT_COUNT, false, false},
+    [COL_STARVED] = {VD_FAULT_COUNT, true, false},
 };
 
 /* Flips a bit somewhere that matters: in every third case in the head, else in a header, a node, or

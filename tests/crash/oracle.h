@@ -18,6 +18,7 @@
 #define CRASH_ORACLE_H
 
 #include "core/base/base.h"
+#include "tests/crash/memory.h"
 
 #define ORACLE_SECTOR 512u
 #define ORACLE_UNREADABLE UINT32_MAX    /* found: reading it was an error */

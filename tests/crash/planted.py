@@ -23,10 +23,12 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FLAGS = ['-std=gnu17', '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64', '-I.', '-g', '-O1', '-w']
 LIBS = ['-lcmocka', '-luring', '-lxxhash', '-lpthread', '-lm']
+WRAP = ['-Wl,' + ','.join('--wrap=' + f for f in (
+    'malloc', 'calloc', 'realloc', 'posix_memalign', 'mmap'))]
 LIMIT = 300  # seconds; only a guard that hangs takes so long
 
 PRODUCT = ['snapshot/*.c', 'pool/*.c', 'format/*.c', 'core/block/*.c', 'core/io/*.c', 'core/base/*.c']
-CRASH = ['tests/crash/%s.c' % n for n in ('exhaust', 'oracle', 'oracle_judge', 'random', 'report',
+CRASH = ['tests/crash/%s.c' % n for n in ('exhaust', 'memory', 'oracle', 'oracle_judge', 'random', 'report',
                                           'scenario', 'world', 'world_judge')]
 PROGRAMS = {
     'crash-sim': PRODUCT + CRASH + ['tests/crash/main.c'],
@@ -128,7 +130,8 @@ class Builder:
         if plant and not hooks:
             raise NoGuard('nothing in the sources of %s knows this plant' % name)
         out = os.path.join(self.where, (plant or 'as-is') + '.' + name)
-        subprocess.run(self.cc + objects + ['-o', out] + LIBS, check=True)
+        wrap = WRAP if 'tests/crash/memory.c' in sources(name) else []
+        subprocess.run(self.cc + objects + ['-o', out] + wrap + LIBS, check=True)
         return out
 
 

@@ -5,8 +5,9 @@
 #include <stdio.h>
 
 const char *const column_name[COL_COUNT] = {
-    "process",   "power",  "drop", "keep", "again",       "read-eio", "write-eio", "write-dead",
-    "flush-eio", "enospc", "full", "lost", "misdirected", "flip",     "rot",       "slow",
+    "process",     "power",      "drop",      "keep",   "again",     "read-eio",
+    "write-eio",   "write-dead", "flush-eio", "enospc", "full",      "lost",
+    "misdirected", "flip",       "rot",       "slow",   "no-memory", "starved",
 };
 const char *const outcome_name[OUT_COUNT] = {
     "whole", "without", "prefix", "error", "read-only", "unreadable", "refused",

@@ -23,6 +23,8 @@ enum column {
     COL_FLIP,
     COL_ROT,
     COL_SLOW,
+    COL_NO_MEMORY, /* one allocation fails */
+    COL_STARVED,   /* and all after it */
     COL_COUNT
 };
 enum outcome {
