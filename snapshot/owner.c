@@ -20,6 +20,24 @@ struct ask {
     int n, max;
 };
 
+/* Does the run hold block `i` of the query, where the query says it is? Nothing that moved since
+ * the last root lies in a segment that is cleaned, or came from there: the address in the tree is
+ * the address. */
+static bool holds(const struct ask *a, const struct vd_run *run, uint64_t i)
+{
+    uint64_t lba = a->q->lba + i;
+    return a->left >> i & 1 && lba >= run->lba && lba < vd_run_end(run) &&
+           vd_addr_equal(vd_addr_plus(run->addr, lba - run->lba), vd_addr_plus(a->q->addr, i));
+}
+
+static bool holds_any(const struct ask *a, const struct vd_run *run)
+{
+    for (uint64_t i = 0; i < a->q->blocks && run->type == VD_RUN_DATA; i++)
+        if (holds(a, run, i))
+            return true;
+    return false;
+}
+
 /* Takes up the blocks of the query that the run holds where the query says they are. `replaced`: of
  * its cell, those that nobody needs. */
 static void claim(struct ask *a, const struct vd_run *run, uint32_t replaced)
@@ -31,13 +49,9 @@ static void claim(struct ask *a, const struct vd_run *run, uint32_t replaced)
         return;
     for (uint64_t i = 0; i < q->blocks; i++) {
         uint64_t lba = q->lba + i;
-        if (!(a->left >> i & 1) || lba < run->lba || lba >= vd_run_end(run))
+        if (!holds(a, run, i))
             continue;
-        /* Nothing that moved since the last root lies in a segment that is cleaned, or came from
-         * there: the address in the tree is the address. */
-        struct vd_addr at = vd_addr_plus(run->addr, lba - run->lba);
-        if (!vd_addr_equal(at, vd_addr_plus(q->addr, i)))
-            continue;
+        struct vd_addr at = vd_addr_plus(q->addr, i);
         if (replaced >> lba % VD_CELL_BLOCKS & 1) {
             a->gone++;
             a->left &= ~(UINT32_C(1) << i);
@@ -97,7 +111,8 @@ static int ask_head(struct ask *a, uint64_t branch, struct forest_need *need)
     int n = tree_head_find(pool_forest(s->pool), branch, a->q->lba, a->q->blocks, s->runs,
                            VD_CELL_BLOCKS, need);
     for (int i = 0; i < n; i++)
-        claim(a, &s->runs[i], b ? view_replaced(s, b, &s->runs[i]) : 0);
+        if (holds_any(a, &s->runs[i]))
+            claim(a, &s->runs[i], b ? view_replaced(s, b, &s->runs[i]) : 0);
     return VD_MIN(n, 0);
 }
 
@@ -133,13 +148,16 @@ static int owner_in(struct ask *a, uint64_t branch)
     a->gone = 0;
     a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
     int r = ask_branch(a, branch, NULL, 0, &need);
-    if (r == 0 && a->left) {
+    if (r == 0 && a->left && forest_root(f, TREE_HISTORY)->height) {
         r = history_read(a->s, branch, a->q, &old, &count);
-        a->n = 0;
-        a->gone = 0;
-        a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
-        if (r == 0)
-            r = forest_version(f) == version ? ask_branch(a, branch, old, count, &need) : -ESTALE;
+        if (r == 0 && forest_version(f) != version) {
+            r = -ESTALE;
+        } else if (r == 0 && count) {
+            a->n = 0;
+            a->gone = 0;
+            a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
+            r = ask_branch(a, branch, old, count, &need);
+        }
     }
     free(old);
     if (r == -EAGAIN) {
