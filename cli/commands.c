@@ -246,14 +246,32 @@ const struct cli_command cli_commands[] = {
      "door it opens an NBD door in the runtime directory. What clients can connect to is printed "
      "when "
      "it is ready; with $NOTIFY_SOCKET set, systemd is told.\n\nNBD exports are called VOLUME "
-     "(writable) and VOLUME@SNAPSHOT (read-only); the empty name is the only volume of a pool.",
+     "(writable) and VOLUME@SNAPSHOT (read-only); the empty name is the only volume of a pool. The "
+     "metadata context vdisk:changed-since:SNAPSHOT tells what differs from a snapshot.\n\nUnix "
+     "sockets can be opened by their owner only. A TCP address that other machines can reach wants "
+     "TLS by which clients prove who they are: certificates (--tls-cert), keys (--tls-psk), or "
+     "either. Files with keys must be closed to other users.\n\nSockets that systemd hands over "
+     "(socket activation) are the doors where no --nbd is given; --nbd fd:NAME takes one of them "
+     "by "
+     "its name, --nbd fd:N any listening socket by its number.",
      ARGS({"POOL", ARG_POOL, .help = pool_help}),
-     OPTIONS({"nbd", CLI_TEXT, "ADDR", "Open an NBD door at unix:PATH or tcp:HOST:PORT.",
+     OPTIONS({"nbd", CLI_TEXT, "ADDR", "Open an NBD door at unix:PATH, tcp:HOST:PORT or fd:N.",
               .repeat = true},
+             {"tls-cert", CLI_TEXT, "DIR",
+              "TCP clients must use TLS. DIR holds server-cert.pem and server-key.pem; with "
+              "ca-cert.pem, clients must show a certificate that it signed and that ca-crl.pem, if "
+              "there is one, does not revoke."},
+             {"tls-psk", CLI_TEXT, "FILE",
+              "TCP clients must use TLS and know a key in FILE: lines of NAME:HEX, as psktool "
+              "writes them."},
+             {"insecure", CLI_FLAG, NULL,
+              "Let anybody connect who can reach a TCP address, whoever it is."},
              {"read-only", CLI_FLAG, NULL, "Write nothing, and let others read the pool too."}),
      CLI_POOL, OPENING,
      EXAMPLES("vdisk serve vm.vdk", "Prints the address of its NBD door.",
-              "vdisk serve tank --nbd tcp:127.0.0.1:10809 --nbd unix:/run/tank.sock", "Two doors."),
+              "vdisk serve tank --nbd tcp:127.0.0.1:10809 --nbd unix:/run/tank.sock", "Two doors.",
+              "vdisk serve tank --nbd tcp:0.0.0.0:10809 --tls-cert /etc/vdisk/tls",
+              "For clients on other machines that have a certificate."),
      cli_serve},
     {"job list", "list the long jobs of a pool",
      "Lists what runs and what has ended lately, and imports that were interrupted.",

@@ -7,12 +7,16 @@
 #include "server/owner.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define PAUSE_NS UINT64_C(20000000)
+/* Sockets that systemd hands over (sd_listen_fds(3)). */
+#define SOCKETS_FIRST 3
+#define SOCKETS_MAX 64
 
 static struct vd_waitq ending;
 
@@ -67,19 +71,85 @@ static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner *
     }
 }
 
+/* ---- doors ---- */
+
+/* The number of sockets that systemd has handed over, from descriptor 3 on. */
+static int sockets_given(void)
+{
+    const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+    if (!pid || !fds || strtol(pid, NULL, 10) != (long)getpid())
+        return 0;
+    long n = strtol(fds, NULL, 10);
+    return n < 0 || n > SOCKETS_MAX ? 0 : (int)n;
+}
+
+/* The descriptor of the socket that systemd calls `name`; -1 = there is none. */
+static int socket_named(const char *name)
+{
+    const char *p = getenv("LISTEN_FDNAMES");
+    size_t len = strlen(name);
+    for (int i = 0; p && i < sockets_given(); i++) {
+        size_t n = strcspn(p, ":");
+        if (n == len && memcmp(p, name, n) == 0)
+            return SOCKETS_FIRST + i;
+        p = p[n] ? p + n + 1 : NULL;
+    }
+    return -1;
+}
+
+static int open_door(struct cli *c, struct vd_owner *o, const char *address, int *n_tls)
+{
+    struct vd_door_nbd opt = {.address = address,
+                              .insecure = cli_flag(c, "insecure"),
+                              .tls_cert = cli_text(c, "tls-cert"),
+                              .tls_psk = cli_text(c, "tls-psk")};
+    struct vd_door *door;
+    char given[16];
+    if (address && strncmp(address, "fd:", 3) == 0 && (address[3] < '0' || address[3] > '9')) {
+        int fd = socket_named(address + 3);
+        if (fd < 0)
+            return cli_fail(c, -EINVAL, "bad-address",
+                            "systemd has handed over no socket called \"%s\": see "
+                            "FileDescriptorName= in its socket unit",
+                            address + 3);
+        snprintf(given, sizeof(given), "fd:%d", fd);
+        opt.address = given;
+    }
+    int r = vd_door_nbd(o, &opt, &door, &c->err);
+    if (r == 0)
+        *n_tls += vd_door_tls(door);
+    return r;
+}
+
+/* Those that were asked for; else those that systemd has made; else one in the runtime directory.
+ */
 static int open_doors(struct cli *c, struct vd_owner *o)
 {
-    struct vd_door *door;
-    int n = 0, r = 0;
+    int n = 0, n_tls = 0, r = 0;
     for (int i = 0; i < c->n_values && r == 0; i++) {
-        const char *name = c->values[i].option->name;
-        if (strcmp(name, "nbd") != 0)
+        if (strcmp(c->values[i].option->name, "nbd") != 0)
             continue;
         n++;
         c->target = (char *)(uintptr_t)c->values[i].text;
-        r = vd_door_nbd(o, c->values[i].text, false, &door, &c->err);
+        r = open_door(c, o, c->values[i].text, &n_tls);
     }
-    return n || r < 0 ? r : vd_door_nbd(o, NULL, false, &door, &c->err);
+    int given = n == 0 ? sockets_given() : 0;
+    for (int i = 0; i < given && r == 0; i++) {
+        char address[16];
+        snprintf(address, sizeof(address), "fd:%d", SOCKETS_FIRST + i);
+        r = open_door(c, o, address, &n_tls);
+    }
+    if (n == 0 && given == 0 && r == 0)
+        r = open_door(c, o, NULL, &n_tls);
+    if (r == 0 && n_tls == 0 && (cli_text(c, "tls-cert") || cli_text(c, "tls-psk")))
+        r = cli_fail(c, -EINVAL, "usage",
+                     "TLS is for TCP, and there is no TCP door: add --nbd tcp:HOST:PORT, or leave "
+                     "--tls-cert and --tls-psk out");
+    /* They are ours alone. */
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    return r;
 }
 
 static void print_ready(struct cli *c, struct vd_owner *o)

@@ -109,7 +109,7 @@ int nbd_export_list(struct vd_nbd_server *s, nbd_export_fn *fn, void *arg)
 uint16_t nbd_export_flags(const struct vd_disk_info *info, bool structured)
 {
     unsigned flags = NBD_EXPORT_HAS_FLAGS | NBD_EXPORT_SEND_FLUSH | NBD_EXPORT_SEND_FUA |
-                     NBD_EXPORT_CAN_MULTI_CONN;
+                     NBD_EXPORT_CAN_MULTI_CONN | NBD_EXPORT_SEND_CACHE;
     if (info->read_only)
         flags |= NBD_EXPORT_READ_ONLY;
     else

@@ -4,9 +4,10 @@
  * the fixed newstyle protocol.
  *
  * Export names: a volume's name (writable), VOLUME@SNAPSHOT (read-only), and "" for the only volume
- * of a store that has just one. Offered: structured replies, base:allocation, flush, FUA on every
- * command, trim, write zeroes (always fast), several connections to one export, requests up to
- * 32 MiB. Offsets and lengths must be multiples of 512.
+ * of a store that has just one. Offered: TLS, structured replies, base:allocation and, for each
+ * snapshot of the export's volume, vdisk:changed-since:SNAPSHOT, flush, FUA on every command, trim,
+ * write zeroes (always fast), cache (a hint that is not taken), several connections to one export,
+ * requests up to 32 MiB. Offsets and lengths must be multiples of 512.
  *
  * Everything runs on the loop of the fiber that calls, which must be the store's. A client cannot
  * hold up another: each has its own share of memory, and is not read from while that is used up.
@@ -18,15 +19,19 @@
 #include "core/io/loop.h"
 
 struct vd_nbd_server;
+struct vd_tls; /* core/codec/tls.h */
 
 enum vd_nbd_flags {
-    VD_NBD_READ_ONLY = 1 /* every export is read-only */
+    VD_NBD_READ_ONLY = 1, /* every export is read-only */
+    VD_NBD_REMOTE = 2     /* an address that other machines can reach is no mistake */
 };
 
-/* `address` is "unix:PATH" or "tcp:HOST:PORT"; NULL makes a server without a listener, for
- * vd_nbd_attach. The store must outlive the server. VD_YIELDS */
+/* `address` is what vd_listen takes; NULL makes a server without a listener, for vd_nbd_attach.
+ * With `tls` no client gets further than to TLS without it. Store and `tls` must outlive the
+ * server. -EPERM "address-remote" where other machines could connect and VD_NBD_REMOTE is not
+ * given. VD_YIELDS */
 int vd_nbd_start(struct vd_loop *loop, struct vd_store *store, const char *address, unsigned flags,
-                 struct vd_nbd_server **ret, struct vd_error *err);
+                 struct vd_tls *tls, struct vd_nbd_server **ret, struct vd_error *err);
 /* Takes no more requests, answers those under way, closes every connection (after ten seconds also
  * those whose client does not take its answers) and frees the server. Takes NULL. VD_YIELDS */
 void vd_nbd_stop(struct vd_nbd_server *server);
@@ -36,7 +41,7 @@ const char *vd_nbd_address(const struct vd_nbd_server *server);
 int vd_nbd_attach(struct vd_nbd_server *server, int fd);
 
 struct vd_nbd_client {
-    const char *peer;   /* "pid 4711, uid 1000" or "192.0.2.7:49152" */
+    const char *peer;   /* "pid 4711, uid 1000", "192.0.2.7:49152" or "192.0.2.7:49152 (alice)" */
     const char *export; /* "" while it is still choosing one */
     bool read_only;
     uint64_t connected_s; /* wall clock */

@@ -47,7 +47,10 @@
 #define NBD_DIRECT_MIN VD_KIB(32)
 /* From here on a read first asks whether there is anything but zeroes. */
 #define NBD_HOLE_MIN VD_KIB(64)
+/* Of a context, in one answer. */
 #define NBD_EXTENTS_MAX 512
+/* Snapshots that a client compares with at a time. */
+#define NBD_SINCE_MAX 16u
 
 #define NBD_BUF_MIN VD_BLOCK
 #define NBD_BUF_CLASSES 11 /* 4 KiB ... 4 MiB */
@@ -88,6 +91,7 @@ struct vd_nbd_server {
     struct vd_loop *loop;
     struct vd_store *store;
     struct vd_listener *listener;
+    struct vd_tls *tls; /* NULL = everything in the clear; else nothing but the way to TLS is */
     unsigned flags;
     uint64_t handshake_ns, stop_ns; /* how long a client may take to choose, and to let go */
     /* Connections. */
@@ -107,17 +111,25 @@ struct vd_nbd_server {
 
 enum nbd_stage { NBD_HANDSHAKE, NBD_TRANSMISSION };
 
+/* What block status tells, for the export of that name. */
+struct nbd_contexts {
+    bool allocation;
+    unsigned n_since;
+    struct vd_uuid since[NBD_SINCE_MAX]; /* snapshots */
+    char export[NBD_EXPORT_MAX];
+};
+
 struct nbd_conn {
     struct vd_list link;
     struct vd_nbd_server *server;
     struct vd_stream *stream;
-    char peer[96];
+    char peer[224];
     uint64_t connected_s;
     /* What the handshake settled. */
     enum nbd_stage stage;
+    bool secure; /* TLS is on */
     bool no_zeroes, structured;
-    bool allocation; /* base:allocation was chosen, for the export named in meta_export */
-    char meta_export[NBD_EXPORT_MAX];
+    struct nbd_contexts contexts;
     char export[NBD_EXPORT_MAX];
     struct vd_disk *disk;
     struct vd_disk_watch watch;
@@ -161,6 +173,36 @@ int nbd_take(struct nbd_conn *c, void *buf, size_t n);
 /* Throws the next n bytes away. VD_YIELDS */
 int nbd_skip(struct nbd_conn *c, uint64_t n);
 
+/* option.c: what options share. */
+/* Unread data of one option. */
+struct nbd_cursor {
+    const uint8_t *p;
+    size_t left;
+};
+bool nbd_get_bytes(struct nbd_cursor *cur, size_t n, const uint8_t **ret);
+bool nbd_get_u16(struct nbd_cursor *cur, uint16_t *ret);
+bool nbd_get_u32(struct nbd_cursor *cur, uint32_t *ret);
+/* A string: its length in 32 bits, then its bytes. */
+bool nbd_get_string(struct nbd_cursor *cur, const uint8_t **ret, size_t *len);
+#define NBD_NO_SENSE "the option's data make no sense"
+/* The head of a reply, NBD_OPTION_REPLY_LEN bytes. */
+void nbd_put_reply(uint8_t *to, uint32_t option, uint32_t type, size_t len);
+int nbd_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const void *data,
+              size_t len); /* VD_YIELDS */
+int nbd_reply_error(struct nbd_conn *c, uint32_t option, uint32_t type,
+                    const char *message); /* VD_YIELDS */
+/* What an export that cannot be opened is answered with. VD_YIELDS */
+int nbd_reply_open_error(struct nbd_conn *c, uint32_t option, int r, const struct vd_error *err);
+/* 0 if a name from the client may be looked up; otherwise it has been answered: 1, or an error.
+ * VD_YIELDS */
+int nbd_name_check(struct nbd_conn *c, uint32_t option, const uint8_t *name, size_t len);
+
+/* context.c: LIST and SET of metadata contexts. VD_YIELDS */
+int nbd_option_contexts(struct nbd_conn *c, uint32_t option, struct nbd_cursor cur);
+void nbd_contexts_forget(struct nbd_conn *c);
+/* An export was opened: contexts were chosen for one, and do not go along to another. */
+void nbd_contexts_settle(struct nbd_conn *c, const char *full);
+
 /* handshake.c. 0 when the transmission phase may begin. VD_YIELDS */
 int nbd_handshake(struct nbd_conn *c);
 
@@ -180,6 +222,12 @@ int nbd_request_read(struct nbd_conn *c);
 /* Runs one on its disk. VD_YIELDS */
 void nbd_request_run(struct nbd_req *req);
 
+/* status.c: block status. */
+/* The buffer that an answer needs. */
+size_t nbd_status_room(const struct nbd_conn *c);
+/* Puts all of the answer into the buffer: data_len bytes. VD_YIELDS */
+int nbd_status_run(struct nbd_req *req);
+
 /* worker.c. Neither suspends. */
 int nbd_workers_start(struct vd_nbd_server *s);
 void nbd_work_push(struct vd_nbd_server *s, struct nbd_req *req);
@@ -187,6 +235,8 @@ void nbd_work_push(struct vd_nbd_server *s, struct nbd_req *req);
 void nbd_workers_stop(struct vd_nbd_server *s);
 
 /* reply.c */
+/* A chunk's head, NBD_CHUNK_LEN bytes; `len` is what follows it. */
+void nbd_put_chunk(uint8_t *to, enum nbd_chunk type, bool done, uint64_t cookie, uint32_t len);
 /* The request has err, why, hole set and its data in buf (data_len): answers it. */
 void nbd_request_finish(struct nbd_req *req);
 void nbd_sender_main(void *conn);

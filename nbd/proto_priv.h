@@ -26,6 +26,7 @@ enum nbd_option {
     NBD_OPT_EXPORT_NAME = 1,
     NBD_OPT_ABORT = 2,
     NBD_OPT_LIST = 3,
+    NBD_OPT_STARTTLS = 5,
     NBD_OPT_INFO = 6,
     NBD_OPT_GO = 7,
     NBD_OPT_STRUCTURED_REPLY = 8,
@@ -43,6 +44,7 @@ enum nbd_reply {
 #define NBD_REP_ERR_UNSUP NBD_REP_ERR(1)
 #define NBD_REP_ERR_POLICY NBD_REP_ERR(2)
 #define NBD_REP_ERR_INVALID NBD_REP_ERR(3)
+#define NBD_REP_ERR_TLS_REQD NBD_REP_ERR(5)
 #define NBD_REP_ERR_UNKNOWN NBD_REP_ERR(6)
 #define NBD_REP_ERR_SHUTDOWN NBD_REP_ERR(7)
 #define NBD_REP_ERR_TOO_BIG NBD_REP_ERR(9)
@@ -64,6 +66,7 @@ enum {
     NBD_EXPORT_SEND_WRITE_ZEROES = 1 << 6,
     NBD_EXPORT_SEND_DF = 1 << 7,
     NBD_EXPORT_CAN_MULTI_CONN = 1 << 8,
+    NBD_EXPORT_SEND_CACHE = 1 << 10,
     NBD_EXPORT_SEND_FAST_ZERO = 1 << 11,
 };
 
@@ -83,6 +86,7 @@ enum nbd_cmd {
     NBD_CMD_DISC = 2,
     NBD_CMD_FLUSH = 3,
     NBD_CMD_TRIM = 4,
+    NBD_CMD_CACHE = 5,
     NBD_CMD_WRITE_ZEROES = 6,
     NBD_CMD_BLOCK_STATUS = 7,
 };
@@ -107,6 +111,9 @@ enum nbd_chunk {
 /* base:allocation: its number on our connections, and its states. */
 #define NBD_ALLOCATION_ID 1u
 enum { NBD_STATE_HOLE = 1, NBD_STATE_ZERO = 2 };
+/* vdisk:changed-since: contexts are numbered from here; their only state. */
+#define NBD_SINCE_ID 2u
+enum { NBD_STATE_CHANGED = 1 };
 
 /* Errors as they go over the wire, whatever the host's errno values are. */
 enum nbd_error {

@@ -56,14 +56,18 @@ static void put_simple(struct nbd_req *req, uint32_t error)
     req->head_len = NBD_SIMPLE_REPLY_LEN;
 }
 
-/* A chunk's header; `len` is what follows it. */
+void nbd_put_chunk(uint8_t *to, enum nbd_chunk type, bool done, uint64_t cookie, uint32_t len)
+{
+    vd_put_be32(to, NBD_MAGIC_CHUNK);
+    vd_put_be16(to + 4, done ? NBD_CHUNK_DONE : 0);
+    vd_put_be16(to + 6, (uint16_t)type);
+    vd_put_be64(to + 8, cookie);
+    vd_put_be32(to + 16, len);
+}
+
 static void put_chunk(struct nbd_req *req, enum nbd_chunk type, bool done, uint32_t len)
 {
-    vd_put_be32(req->head, NBD_MAGIC_CHUNK);
-    vd_put_be16(req->head + 4, done ? NBD_CHUNK_DONE : 0);
-    vd_put_be16(req->head + 6, (uint16_t)type);
-    vd_put_be64(req->head + 8, req->cookie);
-    vd_put_be32(req->head + 16, len);
+    nbd_put_chunk(req->head, type, done, req->cookie, len);
     req->head_len = NBD_CHUNK_LEN;
 }
 
@@ -106,14 +110,6 @@ static void put_read(struct nbd_req *req)
     }
 }
 
-/* The descriptors are in the buffer already. */
-static void put_status(struct nbd_req *req)
-{
-    put_chunk(req, NBD_CHUNK_BLOCK_STATUS, true, 4 + req->data_len);
-    vd_put_be32(req->head + 20, NBD_ALLOCATION_ID);
-    req->head_len += 4;
-}
-
 static void encode(struct nbd_req *req)
 {
     if (req->err < 0)
@@ -123,7 +119,7 @@ static void encode(struct nbd_req *req)
     else if (req->type == NBD_CMD_READ && req->conn->structured)
         put_chunk(req, NBD_CHUNK_NONE, true, 0); /* the end of one that went out in pieces */
     else if (req->type == NBD_CMD_BLOCK_STATUS)
-        put_status(req);
+        req->head_len = 0; /* its chunks are in the buffer already */
     else
         put_simple(req, 0);
 }

@@ -32,6 +32,11 @@ static unsigned flags_allowed(const struct nbd_conn *c, uint16_t type)
     }
 }
 
+static bool is_change(uint16_t type)
+{
+    return type == NBD_CMD_WRITE || type == NBD_CMD_TRIM || type == NBD_CMD_WRITE_ZEROES;
+}
+
 /* 0, or the error that the client gets. */
 static int header_check(struct nbd_conn *c, const struct header *h, const char **why)
 {
@@ -42,10 +47,11 @@ static int header_check(struct nbd_conn *c, const struct header *h, const char *
     case NBD_CMD_TRIM:
     case NBD_CMD_WRITE_ZEROES:
     case NBD_CMD_FLUSH:
+    case NBD_CMD_CACHE:
         break;
     case NBD_CMD_BLOCK_STATUS:
         *why = "no metadata context was chosen, or the length is 0";
-        if (!c->allocation || h->len == 0)
+        if (!(c->contexts.allocation || c->contexts.n_since > 0) || h->len == 0)
             return -EINVAL;
         break;
     default:
@@ -61,7 +67,7 @@ static int header_check(struct nbd_conn *c, const struct header *h, const char *
     }
     vd_disk_info(c->disk, &info);
     *why = "the export is read-only";
-    if (info.read_only && h->type != NBD_CMD_READ && h->type != NBD_CMD_BLOCK_STATUS)
+    if (info.read_only && is_change(h->type))
         return -EROFS;
     *why = "offset and length must be multiples of 512";
     if ((h->off | h->len) % VD_SECTOR != 0)
@@ -171,12 +177,6 @@ static int start_streamed(struct nbd_conn *c, const struct header *h)
     return 0;
 }
 
-/* The bytes that a request of this type needs beside its payload. */
-static size_t scratch_len(uint16_t type)
-{
-    return type == NBD_CMD_BLOCK_STATUS ? NBD_EXTENTS_MAX * (sizeof(struct vd_extent) + 8) : 0;
-}
-
 /* VD_YIELDS */
 static int start(struct nbd_conn *c, const struct header *h)
 {
@@ -192,7 +192,8 @@ static int start(struct nbd_conn *c, const struct header *h)
             return start_streamed(c, h);
         return start_pieces(c, h);
     }
-    int r = request_new(c, h, scratch_len(h->type), &req);
+    size_t room = h->type == NBD_CMD_BLOCK_STATUS ? nbd_status_room(c) : 0;
+    int r = request_new(c, h, room, &req);
     if (r < 0)
         return r;
     nbd_work_push(c->server, req);
@@ -247,26 +248,6 @@ static int run_read(struct nbd_req *req)
     return vd_disk_read(c->disk, req->off, req->buf, req->len);
 }
 
-/* Extents in the buffer's front, descriptors for the wire behind them, then moved to its start. */
-static int run_status(struct nbd_req *req)
-{
-    struct vd_extent *ext = req->buf;
-    int n = req->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : NBD_EXTENTS_MAX;
-    int r = vd_disk_extents(req->conn->disk, req->off, req->len, ext, &n);
-    if (r < 0)
-        return r;
-    uint8_t *out = (uint8_t *)(ext + NBD_EXTENTS_MAX);
-    for (int i = 0; i < n; i++) {
-        unsigned state = ext[i].flags & VD_EXTENT_HOLE ? NBD_STATE_HOLE : 0;
-        state |= ext[i].flags & VD_EXTENT_ZERO ? NBD_STATE_ZERO : 0;
-        vd_put_be32(out + 8 * i, (uint32_t)ext[i].len);
-        vd_put_be32(out + 8 * i + 4, state);
-    }
-    req->data_len = 8 * (uint32_t)n;
-    memmove(req->buf, out, req->data_len);
-    return 0;
-}
-
 void nbd_request_run(struct nbd_req *req)
 {
     struct nbd_conn *c = req->conn;
@@ -297,9 +278,11 @@ void nbd_request_run(struct nbd_req *req)
     case NBD_CMD_WRITE_ZEROES:
         req->err = vd_disk_zero(c->disk, req->off, req->len, fua | keep);
         break;
+    case NBD_CMD_CACHE:
+        break; /* a hint: what is worth keeping the pool knows itself */
     default:
         assert(req->type == NBD_CMD_BLOCK_STATUS);
-        req->err = run_status(req);
+        req->err = nbd_status_run(req);
         break;
     }
     nbd_request_finish(req);

@@ -47,7 +47,7 @@ static void accept_main(void *arg)
 }
 
 static struct vd_nbd_server *server_new(struct vd_loop *loop, struct vd_store *store,
-                                        unsigned flags)
+                                        unsigned flags, struct vd_tls *tls)
 {
     struct vd_nbd_server *s = calloc(1, sizeof(*s));
     if (!s)
@@ -55,6 +55,7 @@ static struct vd_nbd_server *server_new(struct vd_loop *loop, struct vd_store *s
     s->loop = loop;
     s->store = store;
     s->flags = flags;
+    s->tls = tls;
     s->handshake_ns = NBD_HANDSHAKE_NS;
     s->stop_ns = NBD_STOP_NS;
     vd_list_init(&s->conns);
@@ -66,12 +67,29 @@ static struct vd_nbd_server *server_new(struct vd_loop *loop, struct vd_store *s
     return s;
 }
 
-int vd_nbd_start(struct vd_loop *loop, struct vd_store *store, const char *address, unsigned flags,
-                 struct vd_nbd_server **ret, struct vd_error *err)
+static int listen_start(struct vd_nbd_server *s, const char *address, struct vd_error *err)
 {
-    if (flags & ~(unsigned)VD_NBD_READ_ONLY)
+    int r = vd_listen(address, &s->listener, err);
+    if (r < 0)
+        return r;
+    /* Nobody has been accepted yet. */
+    if (!(s->flags & VD_NBD_REMOTE) && vd_listener_remote(s->listener))
+        return vd_fail(err, -EPERM, "address-remote", "other machines can reach %s",
+                       vd_listener_address(s->listener));
+    vd_group_add(&s->fibers);
+    r = vd_fiber_spawn(s->loop, "nbd-accept", accept_main, s);
+    if (r == 0)
+        return 0;
+    vd_group_done(&s->fibers);
+    return vd_fail(err, r, "no-memory", "not enough memory for an NBD server");
+}
+
+int vd_nbd_start(struct vd_loop *loop, struct vd_store *store, const char *address, unsigned flags,
+                 struct vd_tls *tls, struct vd_nbd_server **ret, struct vd_error *err)
+{
+    if (flags & ~(unsigned)(VD_NBD_READ_ONLY | VD_NBD_REMOTE))
         return vd_fail(err, -EINVAL, "flags-invalid", "unknown flags for an NBD server");
-    struct vd_nbd_server *s = server_new(loop, store, flags);
+    struct vd_nbd_server *s = server_new(loop, store, flags, tls);
     if (!s)
         return vd_fail(err, -ENOMEM, "no-memory", "not enough memory for an NBD server");
     int r = nbd_workers_start(s);
@@ -79,17 +97,8 @@ int vd_nbd_start(struct vd_loop *loop, struct vd_store *store, const char *addre
         free(s);
         return vd_fail(err, r, "no-memory", "not enough memory for an NBD server");
     }
-    if (address) {
-        r = vd_listen(address, &s->listener, err);
-        if (r == 0) {
-            vd_group_add(&s->fibers);
-            r = vd_fiber_spawn(loop, "nbd-accept", accept_main, s);
-            if (r < 0) {
-                vd_group_done(&s->fibers);
-                vd_fail(err, r, "no-memory", "not enough memory for an NBD server");
-            }
-        }
-    }
+    if (address)
+        r = listen_start(s, address, err);
     if (r < 0) {
         vd_nbd_stop(s);
         return r;

@@ -4,6 +4,7 @@
  */
 #include "server/door.h"
 
+#include "core/codec/tls.h"
 #include "nbd/nbd.h"
 #include "server/owner.h"
 #include "server/runtime.h"
@@ -11,10 +12,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 struct vd_door {
     struct vd_list link;
     struct vd_nbd_server *nbd;
+    struct vd_tls *tls; /* NULL = in the clear */
     bool read_only;
 };
 
@@ -38,35 +41,86 @@ static int default_address(struct vd_owner *o, char **ret, struct vd_error *err)
     return r;
 }
 
-int vd_door_nbd(struct vd_owner *o, const char *address, bool read_only, struct vd_door **ret,
+static bool is_unix_socket(const char *address)
+{
+    int domain = 0;
+    socklen_t len = sizeof(domain);
+    if (strncmp(address, "fd:", 3) != 0)
+        return strncmp(address, "unix:", 5) == 0;
+    return getsockopt(atoi(address + 3), SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+           domain == AF_UNIX;
+}
+
+/* What to do about an address that other machines can reach. */
+static int explain_remote(const struct vd_tls *tls, const char *address, struct vd_error *err)
+{
+    return vd_fail(err, -EPERM, "address-remote",
+                   tls ? "%s can be reached from other machines, and anybody there could read and "
+                         "write the volumes: put the authority that signs your clients' "
+                         "certificates beside the server's as ca-cert.pem, or give --insecure"
+                       : "%s can be reached from other machines, and anybody there could read and "
+                         "write the volumes: give --tls-cert or --tls-psk, or --insecure",
+                   address);
+}
+
+static int door_start(struct vd_owner *o, const struct vd_door_nbd *opt, const char *address,
+                      struct vd_door *d, struct vd_error *err)
+{
+    struct vd_tls_files files = {.cert_dir = opt->tls_cert, .psk_file = opt->tls_psk};
+    unsigned flags = d->read_only ? VD_NBD_READ_ONLY : 0;
+    if (!is_unix_socket(address) && (files.cert_dir || files.psk_file)) {
+        int r = vd_tls_load(&files, &d->tls, err);
+        if (r < 0)
+            return r;
+    }
+    if (opt->insecure || (d->tls && vd_tls_knows_clients(d->tls)))
+        flags |= VD_NBD_REMOTE;
+    int r = vd_nbd_start(o->loop, o->store, address, flags, d->tls, &d->nbd, err);
+    return r < 0 && err && strcmp(err->id, "address-remote") == 0
+               ? explain_remote(d->tls, address, err)
+               : r;
+}
+
+static void door_free(struct vd_door *d)
+{
+    if (!d)
+        return;
+    vd_tls_free(d->tls);
+    free(d);
+}
+
+int vd_door_nbd(struct vd_owner *o, const struct vd_door_nbd *opt, struct vd_door **ret,
                 struct vd_error *err)
 {
     char *own = NULL;
     struct vd_door *d = calloc(1, sizeof(*d));
     int r = d ? 0 : vd_fail(err, -ENOMEM, "no-memory", "out of memory");
-    if (r == 0 && !address) {
+    if (r == 0 && !opt->address)
         r = default_address(o, &own, err);
-        address = own;
+    if (r == 0) {
+        d->read_only = opt->read_only || o->read_only;
+        r = door_start(o, opt, own ? own : opt->address, d, err);
     }
-    if (r == 0)
-        r = vd_nbd_start(o->loop, o->store, address,
-                         read_only || o->read_only ? VD_NBD_READ_ONLY : 0, &d->nbd, err);
     free(own);
     if (r < 0) {
-        free(d);
+        door_free(d);
         return r;
     }
-    d->read_only = read_only || o->read_only;
     vd_list_push(&o->doors, &d->link);
     *ret = d;
     return 0;
+}
+
+bool vd_door_tls(const struct vd_door *d)
+{
+    return d->tls != NULL;
 }
 
 void vd_doors_close(struct vd_owner *o)
 {
     for (struct vd_list *l; (l = vd_list_pop(&o->doors));) {
         vd_nbd_stop(door_of(l)->nbd);
-        free(door_of(l));
+        door_free(door_of(l));
     }
 }
 
@@ -80,8 +134,8 @@ static int add_client(void *arg, const struct vd_nbd_client *c)
     return json_array_append_new(arg, v) < 0 ? -ENOMEM : 0;
 }
 
-/* "nbd+unix:///?socket=PATH" or "nbd://HOST:PORT". */
-static json_t *door_uri(const char *address)
+/* "nbd+unix:///?socket=PATH", "nbd://HOST:PORT", or "nbds://" with TLS. */
+static json_t *door_uri(const char *address, bool tls)
 {
     char *uri;
     int n;
@@ -90,7 +144,8 @@ static json_t *door_uri(const char *address)
         n = asprintf(&uri, "nbd+unix:///?socket=%s", full ? full : address + 5);
         free(full);
     } else {
-        n = asprintf(&uri, "nbd://%s", strncmp(address, "tcp:", 4) == 0 ? address + 4 : address);
+        n = asprintf(&uri, "%s://%s", tls ? "nbds" : "nbd",
+                     strncmp(address, "tcp:", 4) == 0 ? address + 4 : address);
     }
     if (n < 0)
         return NULL;
@@ -107,8 +162,9 @@ json_t *vd_doors_json(struct vd_owner *o)
         json_t *clients = json_array();
         (void)vd_nbd_clients(d->nbd, add_client, clients);
         const char *address = vd_nbd_address(d->nbd);
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:b, s:o}", "kind", "nbd", "address",
-                                              vd_wire_text(address), "uri", door_uri(address),
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:b, s:b, s:o}", "kind", "nbd",
+                                              "address", vd_wire_text(address), "uri",
+                                              door_uri(address, d->tls), "tls", d->tls != NULL,
                                               "read_only", d->read_only, "clients", clients));
     }
     return list;

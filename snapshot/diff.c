@@ -25,10 +25,15 @@ struct range {
 struct ranges {
     struct range *v;
     size_t n, room;
+    struct range window; /* nothing outside is asked for */
 };
 
 static int ranges_add(struct ranges *rs, uint64_t lba, uint64_t end)
 {
+    lba = VD_MAX(lba, rs->window.lba);
+    end = VD_MIN(end, rs->window.end);
+    if (lba >= end)
+        return 0;
     if (rs->n && rs->v[rs->n - 1].end == lba) {
         rs->v[rs->n - 1].end = end;
         return 0;
@@ -338,8 +343,8 @@ static int diff_run(struct diff *d)
     return r == 0 ? pending_flush(d) : r;
 }
 
-int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, vd_diff_fn *fn,
-            void *arg, struct vd_error *err)
+int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, uint64_t off,
+            uint64_t len, vd_diff_fn *fn, void *arg, struct vd_error *err)
 {
     struct snap_store *s = store_of(st);
     struct vd_disk *a = NULL, *b = NULL; /* so that neither is deleted meanwhile */
@@ -351,6 +356,7 @@ int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, vd_
     d->fn = fn;
     d->arg = arg;
     d->nothing = !from.volume;
+    d->ranges.window = (struct range){off / VD_BLOCK, VD_DIV_UP(off + len, VD_BLOCK)};
     vd_fmutex_lock(&s->control);
     int r = find_view(s, to, &d->to, err);
     if (r == 0 && !d->nothing)

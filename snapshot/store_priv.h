@@ -17,9 +17,9 @@ struct snap_store {
     struct vd_store store; /* first */
     struct vd_pool *pool;
     struct catalog cat;
-    struct map3 dirty;         /* catalogue keys logged since the last freeze */
+    struct map3 dirty;          /* catalogue keys logged since the last freeze */
     struct merge_state *frozen; /* from freeze to publish */
-    struct vd_fmutex control;  /* control operations come one at a time */
+    struct vd_fmutex control;   /* control operations come one at a time */
 
     /* Background work as of the last publish, and whether it may have changed since. */
     bool backlog_known, backlog_any;
@@ -32,8 +32,8 @@ struct snap_store {
 
 /* ---- views (view.c) ---- */
 
-/* What a handle shows, fixed or live: the branch is looked up anew each time it is used, for a fold may
- * change it. */
+/* What a handle shows, fixed or live: the branch is looked up anew each time it is used, for a fold
+ * may change it. */
 struct view_ref {
     struct volume *volume;
     struct snapshot *snapshot; /* or NULL: the live volume */
@@ -55,10 +55,11 @@ static inline struct view view_of(struct view_ref ref)
  * blocks lie now. Does not suspend. */
 int view_cell(struct snap_store *s, struct view view, uint64_t cell, struct cell_view *v,
               struct forest_need *need);
-/* Which blocks of a run of HEAD (bit n: block n of its cell) do the overlays replace so that neither
- * the live volume nor any retained epoch shows them any more? Nothing can make them wanted again;
- * the merge drops them. Does not suspend. */
-uint32_t view_replaced(const struct snap_store *s, const struct branch *b, const struct vd_run *run);
+/* Which blocks of a run of HEAD (bit n: block n of its cell) do the overlays replace so that
+ * neither the live volume nor any retained epoch shows them any more? Nothing can make them wanted
+ * again; the merge drops them. Does not suspend. */
+uint32_t view_replaced(const struct snap_store *s, const struct branch *b,
+                       const struct vd_run *run);
 /* view_cell, loading what it takes; true at the time it returns. VD_YIELDS */
 int view_cell_load(struct snap_store *s, struct view_ref ref, uint64_t cell, struct cell_view *v);
 /* From `lba` (start of a cell) on, up to `end`: how many blocks surely read as zeroes with nothing
@@ -68,8 +69,8 @@ int view_hole(struct snap_store *s, struct view_ref ref, uint64_t lba, uint64_t 
 /* ---- reading (read.c) ---- */
 
 /* Reads [off, off + len), multiples of 512, into the vector. VD_YIELDS */
-int view_read(struct snap_store *s, struct view_ref ref, uint64_t off, const struct iovec *iov, int n,
-              size_t len);
+int view_read(struct snap_store *s, struct view_ref ref, uint64_t off, const struct iovec *iov,
+              int n, size_t len);
 /* Whole blocks into aligned memory. VD_YIELDS */
 int view_read_blocks(struct snap_store *s, struct view_ref ref, uint64_t lba, uint64_t blocks,
                      void *buf);
@@ -98,7 +99,8 @@ struct txn {
     int err; /* sticky; txn_commit returns it */
 };
 void txn_init(struct txn *t, struct snap_store *s);
-void txn_put(struct txn *t, uint64_t kind, uint64_t id, uint64_t sub, const void *val, uint16_t len);
+void txn_put(struct txn *t, uint64_t kind, uint64_t id, uint64_t sub, const void *val,
+             uint16_t len);
 void txn_del(struct txn *t, uint64_t kind, uint64_t id, uint64_t sub);
 void txn_zero(struct txn *t, uint64_t branch, uint64_t lba, uint64_t blocks);
 void txn_epoch(struct txn *t); /* the current epoch + 1 */
@@ -136,8 +138,8 @@ int op_snapshot_hold(struct vd_store *st, struct vd_target t, const char *tag, b
 int op_rollback(struct vd_store *st, struct vd_target t, bool discard, bool force, char *ret_kept,
                 struct vd_error *err);
 int op_clone(struct vd_store *st, struct vd_target t, const char *name, struct vd_error *err);
-int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, vd_diff_fn *fn,
-            void *arg, struct vd_error *err);
+int op_diff(struct vd_store *st, struct vd_target from, struct vd_target to, uint64_t off,
+            uint64_t len, vd_diff_fn *fn, void *arg, struct vd_error *err);
 int op_volumes(struct vd_store *st, vd_volume_fn *fn, void *arg);
 int op_volume(struct vd_store *st, const char *name, struct vd_volume_info *ret,
               struct vd_error *err);

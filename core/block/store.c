@@ -181,10 +181,18 @@ int vd_store_clone(struct vd_store *s, struct vd_target t, const char *name, str
 int vd_store_diff(struct vd_store *s, struct vd_target from, struct vd_target to, vd_diff_fn *fn,
                   void *arg, struct vd_error *err)
 {
+    return vd_store_diff_part(s, from, to, 0, VD_VOLUME_MAX, fn, arg, err);
+}
+
+int vd_store_diff_part(struct vd_store *s, struct vd_target from, struct vd_target to, uint64_t off,
+                       uint64_t len, vd_diff_fn *fn, void *arg, struct vd_error *err)
+{
+    if (off > VD_VOLUME_MAX || len > VD_VOLUME_MAX - off)
+        return vd_fail(err, -EINVAL, "range-invalid", "no volume is as large as that");
     int r = from.volume ? target_check(from, err) : 0;
     if (r == 0)
         r = target_check(to, err);
-    return r < 0 ? r : s->ops->diff(s, from, to, fn, arg, err);
+    return r < 0 ? r : s->ops->diff(s, from, to, off, len, fn, arg, err);
 }
 
 int vd_store_flush(struct vd_store *s)

@@ -124,6 +124,9 @@ int vd_store_clone(struct vd_store *s, struct vd_target t, const char *name, str
 typedef int vd_diff_fn(void *arg, const struct vd_extent *extent); /* may suspend */
 int vd_store_diff(struct vd_store *s, struct vd_target from, struct vd_target to, vd_diff_fn *fn,
                   void *arg, struct vd_error *err);
+/* The same for what touches [off, off + len) only; extents may stick out by a part of a block. */
+int vd_store_diff_part(struct vd_store *s, struct vd_target from, struct vd_target to, uint64_t off,
+                       uint64_t len, vd_diff_fn *fn, void *arg, struct vd_error *err);
 
 int vd_store_flush(struct vd_store *s);
 /* Runs background work (purges, folds, cleaning that pays) until there is none, or *cancel. */
@@ -151,8 +154,8 @@ struct vd_store_ops {
                          struct vd_error *);
     int (*rollback)(struct vd_store *, struct vd_target, bool, bool, char *, struct vd_error *);
     int (*clone)(struct vd_store *, struct vd_target, const char *, struct vd_error *);
-    int (*diff)(struct vd_store *, struct vd_target, struct vd_target, vd_diff_fn *, void *,
-                struct vd_error *);
+    int (*diff)(struct vd_store *, struct vd_target, struct vd_target, uint64_t, uint64_t,
+                vd_diff_fn *, void *, struct vd_error *);
     int (*flush)(struct vd_store *);
     int (*settle)(struct vd_store *, const bool *);
     uint64_t (*backlog)(struct vd_store *);

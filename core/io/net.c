@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -31,8 +32,9 @@ struct vd_listener {
     bool closed;
     unsigned users;       /* fibers inside vd_accept */
     struct vd_list waits; /* struct accept_wait */
-    char *path;           /* of a unix socket, else NULL */
-    dev_t st_dev;         /* its file */
+    char *path;           /* of a unix socket that we made, else NULL */
+    bool remote;
+    dev_t st_dev; /* its file */
     ino_t st_ino;
     char address[320];
 };
@@ -46,6 +48,7 @@ struct accept_wait {
 
 struct target {
     bool is_unix;
+    int fd; /* a listening socket that was handed over; -1 = none */
     struct sockaddr_un un;
     char host[256], port[8];
 };
@@ -53,12 +56,20 @@ struct target {
 static int bad_address(struct vd_error *err, const char *text)
 {
     return vd_fail(err, -EINVAL, "bad-address",
-                   "'%s' is not an address: unix:PATH or tcp:HOST:PORT", text);
+                   "'%s' is not an address: unix:PATH, tcp:HOST:PORT or fd:N", text);
 }
 
 static int target_parse(const char *text, struct target *t, struct vd_error *err)
 {
     memset(t, 0, sizeof(*t));
+    t->fd = -1;
+    if (strncmp(text, "fd:", 3) == 0) {
+        size_t len = strspn(text + 3, "0123456789");
+        if (len == 0 || len > 9 || text[3 + len])
+            return bad_address(err, text);
+        t->fd = atoi(text + 3);
+        return 0;
+    }
     if (strncmp(text, "unix:", 5) == 0) {
         const char *path = text + 5;
         t->is_unix = true;
@@ -169,6 +180,8 @@ int vd_connect(const char *address, struct vd_stream **ret, struct vd_error *err
     int fd = -1, r = target_parse(address, &t, err);
     if (r < 0)
         return r;
+    if (t.fd >= 0)
+        return bad_address(err, address);
     if (t.is_unix) {
         r = connect_to(AF_UNIX, (const struct sockaddr *)&t.un, sizeof(t.un), &fd);
     } else {
@@ -277,6 +290,64 @@ static int listen_tcp(struct vd_listener *l, const struct target *t, struct vd_e
     return 0;
 }
 
+/* "tcp:HOST:PORT" or "unix:PATH" of a socket that others have set up. */
+static void address_format(struct vd_listener *l, const struct sockaddr_storage *sa, socklen_t len)
+{
+    char host[80], port[8]; /* numbers, and a scope */
+    const char *path = ((const struct sockaddr_un *)sa)->sun_path;
+    (void)snprintf(l->address, sizeof(l->address), "fd:%d", l->fd);
+    if (sa->ss_family == AF_UNIX) {
+        if (len > offsetof(struct sockaddr_un, sun_path) && *path == '/')
+            (void)snprintf(l->address, sizeof(l->address), "unix:%.*s",
+                           (int)sizeof(((struct sockaddr_un *)0)->sun_path), path);
+    } else if (getnameinfo((const struct sockaddr *)sa, len, host, sizeof(host), port, sizeof(port),
+                           NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+        (void)snprintf(l->address, sizeof(l->address),
+                       sa->ss_family == AF_INET6 ? "tcp:[%.200s]:%.8s" : "tcp:%.200s:%.8s", host,
+                       port);
+    }
+}
+
+/* Takes a listening socket over: its file, if it has one, is not ours to remove. */
+static int listen_given(struct vd_listener *l, int fd, struct vd_error *err)
+{
+    struct sockaddr_storage sa = {0};
+    socklen_t len = sizeof(sa), size = sizeof(int);
+    int listens = 0, type = 0, flags = fcntl(fd, F_GETFL);
+    if (fd <= STDERR_FILENO || flags < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || !listens ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
+        return vd_fail(err, -EINVAL, "bad-address",
+                       "fd:%d is not a listening socket that this process was given", fd);
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+        return -errno;
+    l->fd = fd;
+    address_format(l, &sa, len);
+    return 0;
+}
+
+static bool is_loopback(const struct sockaddr_storage *sa)
+{
+    const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
+    const struct in6_addr *in6 = &((const struct sockaddr_in6 *)sa)->sin6_addr;
+    if (sa->ss_family == AF_INET)
+        return ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    if (sa->ss_family != AF_INET6)
+        return false;
+    return IN6_IS_ADDR_LOOPBACK(in6) ||
+           (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == IN_LOOPBACKNET);
+}
+
+static bool reaches_out(int fd)
+{
+    struct sockaddr_storage sa = {0};
+    socklen_t len = sizeof(sa);
+    if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+        return true;
+    return sa.ss_family != AF_UNIX && !is_loopback(&sa);
+}
+
 static void listener_free(struct vd_listener *l)
 {
     free(l->path);
@@ -309,8 +380,12 @@ int vd_listen(const char *address, struct vd_listener **ret, struct vd_error *er
     l->fd = -1;
     vd_list_init(&l->waits);
     struct vd_error lookup_err = {0};
-    r = t.is_unix ? listen_unix(l, &t) : listen_tcp(l, &t, &lookup_err);
+    if (t.fd >= 0)
+        r = listen_given(l, t.fd, &lookup_err);
+    else
+        r = t.is_unix ? listen_unix(l, &t) : listen_tcp(l, &t, &lookup_err);
     if (r == 0) {
+        l->remote = reaches_out(l->fd);
         *ret = l;
         return 0;
     }
@@ -323,6 +398,11 @@ int vd_listen(const char *address, struct vd_listener **ret, struct vd_error *er
     }
     return vd_fail(err, r, r == -EADDRINUSE ? "address-in-use" : "listen-failed",
                    "%s: cannot listen: %s", address, strerrordesc_np(-r));
+}
+
+bool vd_listener_remote(const struct vd_listener *l)
+{
+    return l->remote;
 }
 
 const char *vd_listener_address(const struct vd_listener *l)

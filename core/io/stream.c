@@ -10,7 +10,7 @@
  *  - sockets are kept blocking and every call on them says MSG_DONTWAIT: io_uring waits for a
  *    blocking one, but answers EAGAIN for others. Pipes and the like are made non-blocking.
  */
-#include "core/io/stream.h"
+#include "core/io/stream_priv.h"
 
 #include "core/io/loop_priv.h"
 
@@ -24,12 +24,6 @@
 #define FDS_MAX 64   /* descriptors in one message */
 #define WRITE_IOV 32 /* pieces handed to the kernel at once */
 #define RECV_MAX 0x40000000u
-
-struct vd_stream {
-    int fd;
-    bool is_socket, cancelled;
-    struct loop_op *reading, *writing;
-};
 
 int vd_stream_new(int fd, struct vd_stream **ret)
 {
@@ -55,6 +49,8 @@ void vd_stream_close(struct vd_stream *s)
     if (!s)
         return;
     assert(!s->reading && !s->writing);
+    if (s->tls)
+        stream_tls_end(s);
     if (vd_loop_current())
         loop_fd_forget(vd_loop_current(), s->fd);
     close(s->fd);
@@ -152,16 +148,23 @@ static ssize_t read_once(struct vd_stream *s, void *buf, size_t len, bool more)
     }
 }
 
-ssize_t vd_stream_read_some(struct vd_stream *s, void *buf, size_t len)
+ssize_t stream_raw_read(struct vd_stream *s, void *buf, size_t len)
 {
     return read_once(s, buf, len, false);
+}
+
+ssize_t vd_stream_read_some(struct vd_stream *s, void *buf, size_t len)
+{
+    return s->tls ? stream_tls_read(s, buf, len) : read_once(s, buf, len, false);
 }
 
 int vd_stream_read(struct vd_stream *s, void *buf, size_t len)
 {
     size_t done = 0;
     while (done < len) {
-        ssize_t n = read_once(s, (char *)buf + done, len - done, true);
+        char *rest = (char *)buf + done;
+        ssize_t n =
+            s->tls ? stream_tls_read(s, rest, len - done) : read_once(s, rest, len - done, true);
         if (n < 0)
             return (int)n;
         if (n == 0)
@@ -199,7 +202,7 @@ static ssize_t write_once(struct vd_stream *s, const struct iovec *iov, int n)
     }
 }
 
-int vd_stream_writev(struct vd_stream *s, const struct iovec *iov, int n)
+static int write_all(struct vd_stream *s, const struct iovec *iov, int n)
 {
     size_t skip = 0; /* of iov[0] */
     for (;;) {
@@ -227,6 +230,17 @@ int vd_stream_writev(struct vd_stream *s, const struct iovec *iov, int n)
     }
 }
 
+int stream_raw_write(struct vd_stream *s, const void *buf, size_t len)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+    return write_all(s, &iov, 1);
+}
+
+int vd_stream_writev(struct vd_stream *s, const struct iovec *iov, int n)
+{
+    return s->tls ? stream_tls_writev(s, iov, n) : write_all(s, iov, n);
+}
+
 int vd_stream_write(struct vd_stream *s, const void *buf, size_t len)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
@@ -243,7 +257,7 @@ union fds_control {
 int vd_stream_send_fds(struct vd_stream *s, const void *buf, size_t len, const int *fds, int nfds)
 {
     union fds_control control;
-    if (nfds < 0 || nfds > FDS_MAX || len == 0)
+    if (nfds < 0 || nfds > FDS_MAX || len == 0 || s->tls)
         return -EINVAL;
     struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -297,6 +311,8 @@ ssize_t vd_stream_recv_fds(struct vd_stream *s, void *buf, size_t len, int *fds,
 {
     union fds_control control;
     int room = VD_MIN(*nfds, FDS_MAX);
+    if (s->tls)
+        return -EINVAL;
     for (;;) {
         if (s->cancelled)
             return -ECANCELED;

@@ -108,7 +108,7 @@ static void run(void *arg)
     fake_store_init(&fs);
     struct fake_volume *v = fake_volume_add(&fs, "vol", VD_MIB(9));
     fuzz_check(v && fake_snapshot_add(&fs, fake_volume_add(&fs, "b", 4096), "s"));
-    fuzz_check(vd_nbd_start(vd_loop_current(), &fs.store, NULL, 0, &server, NULL) == 0);
+    fuzz_check(vd_nbd_start(vd_loop_current(), &fs.store, NULL, 0, NULL, &server, NULL) == 0);
     fuzz_check(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
     fuzz_check(vd_stream_new(fds[0], &client) == 0);
     size_t n = mode > 0 ? put_prefix(prefix, mode) : 0;

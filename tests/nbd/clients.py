@@ -82,7 +82,7 @@ class Clients(unittest.TestCase):
         self.assertEqual((e["block_size_minimum"], e["block_size_preferred"], e["block_size_maximum"]),
                          (512, 4096, 32 * MIB))
         for flag in ("can_flush", "can_fua", "can_trim", "can_zero", "can_fast_zero",
-                     "can_multi_conn", "can_df"):
+                     "can_multi_conn", "can_df", "can_cache"):
             self.assertTrue(e[flag], flag)
         self.assertFalse(e["is_read_only"])
         self.assertEqual(e["contexts"], ["base:allocation"])
@@ -126,6 +126,8 @@ h.pwrite(b"a" * 4096, 0, nbd.CMD_FLAG_FUA)
 h.zero(4096, 4096, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_FAST_ZERO)
 h.trim(65536, 65536, nbd.CMD_FLAG_FUA)
 h.flush()
+assert h.can_cache()
+h.cache({SIZE}, 0)
 assert h.pread(8192, 0) == b"a" * 4096 + bytes(4096)
 parts = []
 h.pread_structured(1048576, 0, lambda b, off, status, err: parts.append(len(b)), nbd.CMD_FLAG_DF)
@@ -142,7 +144,7 @@ h.set_strict_mode(0)
 for call, error in ((lambda: h.pread(512, {SIZE}), "EINVAL"),
                     (lambda: h.pwrite(bytes(512), {SIZE}), "ENOSPC"),
                     (lambda: h.pread(100, 0), "EINVAL"),
-                    (lambda: h.cache(4096, 0), "EINVAL")):
+                    (lambda: h.cache(4096, {SIZE}), "EINVAL")):
     try:
         call()
         raise SystemExit("no error")

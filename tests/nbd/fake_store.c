@@ -88,10 +88,18 @@ static int fake_extents(struct vd_disk *d, uint64_t off, uint64_t len, struct vd
     return r < 0 ? r : vd_disk_extents(fake_of(d)->volume->memory, off, len, ret, n);
 }
 
+static struct vd_uuid fake_uuid(const struct fake_volume *v)
+{
+    struct vd_uuid uuid = {.b = {1}};
+    uuid.b[1] = (uint8_t)(v - v->store->volumes);
+    return uuid;
+}
+
 static void fake_info(struct vd_disk *d, struct vd_disk_info *ret)
 {
     vd_disk_info(fake_of(d)->volume->memory, ret);
     ret->read_only = fake_of(d)->read_only;
+    ret->uuid = fake_uuid(fake_of(d)->volume);
 }
 
 static void fake_close(struct vd_disk *d)
@@ -144,6 +152,7 @@ static int fake_snapshots(struct vd_store *s, const char *volume, vd_snapshot_fn
             continue;
         snprintf(info.volume, sizeof(info.volume), "%s", v->name);
         snprintf(info.name, sizeof(info.name), "%s", v->snapshot);
+        info.uuid = fake_uuid(v);
         int r = fn(arg, &info);
         if (r != 0)
             return r;
@@ -151,15 +160,46 @@ static int fake_snapshots(struct vd_store *s, const char *volume, vd_snapshot_fn
     return 0;
 }
 
+static struct fake_volume *find(struct fake_store *fs, struct vd_target t)
+{
+    for (unsigned i = 0; i < fs->n_volumes; i++) {
+        struct fake_volume *v = &fs->volumes[i];
+        if (strcmp(v->name, t.volume) == 0 &&
+            strcmp(v->snapshot, t.snapshot ? t.snapshot : "") == 0)
+            return v;
+    }
+    return NULL;
+}
+
+/* By the bytes, block by block. */
+static int fake_diff(struct vd_store *s, struct vd_target from, struct vd_target to, uint64_t off,
+                     uint64_t len, vd_diff_fn *fn, void *arg, struct vd_error *err)
+{
+    static uint8_t x[VD_BLOCK], y[VD_BLOCK];
+    struct fake_volume *a = find(store_of(s), from), *b = find(store_of(s), to);
+    struct vd_disk_info info;
+    int r = a && b ? 0 : vd_fail(err, -ENOENT, "snapshot-not-found", "there is no such view");
+    if (r < 0)
+        return r;
+    vd_disk_info(b->memory, &info);
+    for (uint64_t at = VD_ROUND_DOWN(off, VD_BLOCK); r == 0 && at < VD_MIN(off + len, info.size);
+         at += VD_BLOCK) {
+        size_t part = (size_t)VD_MIN(info.size - at, (uint64_t)VD_BLOCK);
+        r = vd_disk_read(a->memory, at, x, part);
+        if (r == 0)
+            r = vd_disk_read(b->memory, at, y, part);
+        if (r == 0 && memcmp(x, y, part) != 0)
+            r = fn(arg, &(struct vd_extent){.off = at, .len = part});
+    }
+    return r;
+}
+
 static int fake_open(struct vd_store *s, struct vd_target t, bool read_only, struct vd_disk **ret,
                      struct vd_error *err)
 {
     struct fake_store *fs = store_of(s);
-    for (unsigned i = 0; i < fs->n_volumes; i++) {
-        struct fake_volume *v = &fs->volumes[i];
-        if (strcmp(v->name, t.volume) != 0 ||
-            strcmp(v->snapshot, t.snapshot ? t.snapshot : "") != 0)
-            continue;
+    struct fake_volume *v = find(fs, t);
+    if (v) {
         struct fake_disk *fd = calloc(1, sizeof(*fd));
         if (!fd)
             return vd_fail(err, -ENOMEM, "no-memory", "not enough memory");
@@ -178,6 +218,7 @@ static const struct vd_store_ops fake_store_ops = {
     .volumes = fake_volumes,
     .snapshots = fake_snapshots,
     .open = fake_open,
+    .diff = fake_diff,
 };
 
 void fake_store_init(struct fake_store *fs)

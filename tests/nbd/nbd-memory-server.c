@@ -4,10 +4,13 @@
  * clients and for measuring it without a store behind.
  *   --volume NAME=BYTES   --snapshot VOLUME@NAME (of the volume as it is: empty, or --fill)
  *   --fill (volumes so far hold a pattern: each 8 bytes are their offset, little-endian)
+ *   --tls-cert DIR   --tls-psk FILE   --remote (others than this machine may connect)
  *   --read-only   --shuffle   --fail OFF:LEN (EIO there)   --stats (counters on stderr at the end)
  * Prints the address on standard output when it listens. SIGUSR1 doubles the first volume's size,
  * SIGUSR2 tells the clients of the first volume that it is gone, SIGTERM and SIGINT stop it.
  */
+#include "core/base/log.h"
+#include "core/codec/tls.h"
 #include "core/io/loop.h"
 #include "nbd/nbd.h"
 #include "tests/nbd/fake_store.h"
@@ -36,6 +39,11 @@ static int fill(struct fake_volume *v)
     return 0;
 }
 
+static void print_log(void *arg, enum vd_log_level level, const char *message)
+{
+    fprintf(stderr, "log: %s\n", message);
+}
+
 static struct fake_volume *volume_find(struct fake_store *fs, const char *name)
 {
     for (unsigned i = 0; i < fs->n_volumes; i++)
@@ -45,9 +53,20 @@ static struct fake_volume *volume_find(struct fake_store *fs, const char *name)
 }
 
 /* One option with its value, if it has one; the number of words used, 0 = not understood. */
-static int option(struct fake_store *fs, unsigned *flags, bool *stats, char *name, char *value)
+static int option(struct fake_store *fs, unsigned *flags, bool *stats, struct vd_tls_files *files,
+                  char *name, char *value)
 {
-    if (strcmp(name, "--read-only") == 0) {
+    if (value && strcmp(name, "--tls-cert") == 0) {
+        files->cert_dir = value;
+        return 2;
+    }
+    if (value && strcmp(name, "--tls-psk") == 0) {
+        files->psk_file = value;
+        return 2;
+    }
+    if (strcmp(name, "--remote") == 0) {
+        *flags |= VD_NBD_REMOTE;
+    } else if (strcmp(name, "--read-only") == 0) {
         *flags |= VD_NBD_READ_ONLY;
     } else if (strcmp(name, "--shuffle") == 0) {
         fs->shuffle = true;
@@ -116,27 +135,33 @@ static int serve(void *arg)
     static struct fake_store fs;
     struct vd_nbd_server *server;
     struct vd_error err = {0};
+    struct vd_tls_files files = {0};
+    struct vd_tls *tls = NULL;
     unsigned flags = 0;
     bool stats = false;
 
     fake_store_init(&fs);
     for (int i = 2, used; i < args->argc; i += used) {
-        used = option(&fs, &flags, &stats, args->argv[i],
+        used = option(&fs, &flags, &stats, &files, args->argv[i],
                       i + 1 < args->argc ? args->argv[i + 1] : NULL);
         if (used == 0) {
             fprintf(stderr, "nbd-memory-server: %s cannot be done\n", args->argv[i]);
             return 2;
         }
     }
-    int r = vd_nbd_start(vd_loop_current(), &fs.store, args->argv[1], flags, &server, &err);
+    int r = files.cert_dir || files.psk_file ? vd_tls_load(&files, &tls, &err) : 0;
+    if (r == 0)
+        r = vd_nbd_start(vd_loop_current(), &fs.store, args->argv[1], flags, tls, &server, &err);
     if (r < 0) {
         fprintf(stderr, "nbd-memory-server: %s\n", err.message);
+        vd_tls_free(tls);
         return 1;
     }
     printf("%s\n", vd_nbd_address(server));
     fflush(stdout);
     wait_for_end(&fs);
     vd_nbd_stop(server);
+    vd_tls_free(tls);
     if (stats)
         print_stats(&fs);
     fake_store_done(&fs);
@@ -147,6 +172,7 @@ int main(int argc, char **argv)
 {
     struct args args = {.argc = argc, .argv = argv};
     sigset_t set;
+    vd_log_set_sink(print_log, NULL, VD_LOG_WARNING);
     if (argc < 2) {
         fprintf(stderr, "usage: nbd-memory-server ADDRESS [OPTION...]\n");
         return 2;

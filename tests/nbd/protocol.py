@@ -68,9 +68,11 @@ class Handshake(Door):
     def test_unknown_options_are_answered(self):
         with self.server.connect() as w:
             w.hello()
-            for option in (0, 4, OPT_STARTTLS, 11, 12, 99, 1 << 31, (1 << 32) - 1):
+            for option in (0, 4, 11, 12, 99, 1 << 31, (1 << 32) - 1):
                 for data in (b"", b"x" * 1000):
                     self.assertEqual(w.option(option, data)[0][0], ERR_UNSUP)
+            # There is a way to say that it is known, but not here.
+            self.assertEqual(w.option(OPT_STARTTLS)[0][0], ERR_POLICY)
             w.go("vol")
             self.assertEqual(w.size, SIZE)
 
@@ -165,7 +167,7 @@ class Handshake(Door):
     def test_flags(self):
         with self.server.open("vol", structured=True) as w:
             self.assertEqual(w.flags, 1 | F_FLUSH | F_FUA | F_TRIM | F_ZEROES | F_DF | F_MULTI
-                             | F_FAST)
+                             | F_CACHE | F_FAST)
 
     def test_export_name(self):
         for flags, extra in ((3, 0), (1, 124), (0, 124)):
@@ -248,15 +250,32 @@ class MetaContext(Door):
                 self.assertEqual(w.option(option, meta_data("vol"))[0][0], ERR_INVALID)
 
     def test_queries(self):
-        name = struct.pack(">I", 0) + b"base:allocation"
+        name, since = (struct.pack(">I", 0) + n
+                       for n in (b"base:allocation", b"vdisk:changed-since:snap"))
+        both, first, second = [name, since], [name], [since]
         with self.server.connect() as w:
             w.hello().negotiate_structured()
-            for queries, found in (((), 1), ((b"base:",), 1), ((b"base:allocation",), 1),
-                                   ((b"x:y", b"base:allocation"), 1), ((b"qemu:",), 0),
-                                   ((b"base:alloc",), 0), ((b"nonsense",), 0), ((b"",), 0)):
-                replies = w.option(OPT_LIST_META, meta_data("vol", *queries))
-                self.assertEqual(replies, [(REP_META, name)] * found + [(REP_ACK, b"")], queries)
+            for queries, found in (((), both), ((b"base:",), first), ((b"base:allocation",), first),
+                                   ((b"x:y", b"base:allocation"), first), ((b"qemu:",), []),
+                                   ((b"base:alloc",), []), ((b"nonsense",), []), ((b"",), []),
+                                   ((b"vdisk:",), second), ((b"vdisk:changed-since:",), second),
+                                   ((b"vdisk:changed-since:snap", b"base:"), both),
+                                   ((b"vdisk:changed-since:none",), []), ((b":",), []),
+                                   ((b"vdisk:changed-since",), []),
+                                   ((b"vdisk:changed-since:snap:",), [])):
+                for name in ("vol", "vol@snap"):
+                    replies = w.option(OPT_LIST_META, meta_data(name, *queries))
+                    self.assertEqual(replies, [(REP_META, f) for f in found] + [(REP_ACK, b"")],
+                                     queries)
+            # That is another volume's snapshot.
+            self.assertEqual(w.option(OPT_LIST_META, meta_data("other", b"vdisk:")),
+                             [(REP_ACK, b"")])
+            many = [b"x:%d" % i for i in range(257)]
+            self.assertEqual(w.option(OPT_LIST_META, meta_data("vol", *many))[0][0], ERR_TOO_BIG)
             for queries, found in (((), 0), ((b"base:",), 0), ((b"base:allocation",) * 3, 1),
+                                   ((b"vdisk:",), 0), ((b"vdisk:changed-since:none",), 0),
+                                   ((b"vdisk:changed-since:snap",) * 2, 1),
+                                   ((b"vdisk:changed-since:snap", b"base:allocation"), 2),
                                    ((b"qemu:dirty-bitmap:x",), 0)):
                 replies = w.option(OPT_SET_META, meta_data("vol", *queries))
                 self.assertEqual(len(replies), found + 1, queries)
@@ -277,6 +296,37 @@ class MetaContext(Door):
             w.go("vol")
             self.assertEqual(w.status(0, 4096), EINVAL)
             self.assertEqual(w.read(0, 512), bytes(512))
+
+    def test_changed_since(self):
+        name = "vdisk:changed-since:snap"
+        with self.server.connect() as w:
+            w.hello().negotiate_structured()
+            ids = w.choose("vol", b"base:allocation", name.encode())
+            w.go("vol")
+            w.write(64 << 10, b"d" * 8192)
+            w.write(MIB + 512, b"e" * 512)
+            changed = [(65536, 0), (8192, 1), (MIB - 65536 - 8192, 0), (4096, 1), (MIB - 4096, 0)]
+            got = w.statuses(0, 2 * MIB)
+            self.assertEqual(got[ids[name]], changed)
+            self.assertEqual(sum(n for n, _ in got[ids["base:allocation"]]), 2 * MIB)
+            self.assertEqual(w.statuses(0, 2 * MIB, REQ_ONE)[ids[name]], changed[:1])
+            # Ranges that begin and end anywhere.
+            self.assertEqual(w.statuses(65536 + 512, 8192)[ids[name]], [(7680, 1), (512, 0)])
+            self.assertEqual(w.statuses(MIB + 1024, 512)[ids[name]], [(512, 1)])
+            # What is as it was is unchanged, however it came to be so.
+            self.assertEqual(w.do(ZEROES, 0, SIZE), 0)
+            self.assertEqual(w.statuses(0, SIZE)[ids[name]], [(SIZE, 0)])
+            for block in range(0, 1030, 2):
+                w.write(block * 4096, b"f" * 4096)
+            got = w.statuses(0, SIZE)[ids[name]]
+            self.assertEqual(got, [(4096, 1), (4096, 0)] * 256)
+            self.assertEqual(w.do(TRIM, 0, SIZE), 0)
+        # Without base:allocation, and of the snapshot itself.
+        with self.server.connect() as w:
+            w.hello().negotiate_structured()
+            ids = w.choose("vol@snap", name.encode())
+            w.go("vol@snap")
+            self.assertEqual(w.statuses(0, SIZE), {ids[name]: [(SIZE, 0)]})
 
     def test_block_status(self):
         with self.server.open("other", meta=True) as w:
@@ -334,7 +384,8 @@ class Requests(Door):
             (TRIM, SIZE - 512, 1024, 0, ENOSPC), (TRIM, 7, 512, 0, EINVAL),
             (TRIM, 0, 512, FAST_ZERO, EINVAL), (FLUSH, 0, 0, NO_HOLE, EINVAL),
             (FLUSH, 512, 0, 0, EINVAL), (FLUSH, 0, 512, 0, EINVAL),
-            (CACHE, 0, 512, 0, EINVAL), (8, 0, 512, 0, EINVAL), (0xFFFF, 0, 512, 0, EINVAL),
+            (CACHE, SIZE, 512, 0, EINVAL), (CACHE, 1, 512, 0, EINVAL),
+            (CACHE, 0, 512, DF, EINVAL), (CACHE, 0, 512, 0, 0), (CACHE, 0, SIZE, FUA, 0), (8, 0, 512, 0, EINVAL), (0xFFFF, 0, 512, 0, EINVAL),
             (STATUS, 0, 512, 0, EINVAL),
         ]
         for structured in (False, True):

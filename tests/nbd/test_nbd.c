@@ -31,7 +31,8 @@ static void setup_init(struct setup *t)
     t->other = fake_volume_add(&t->fs, "other", VD_MIB(1));
     assert_non_null(t->vol);
     assert_non_null(t->other);
-    assert_int_equal(vd_nbd_start(vd_loop_current(), &t->fs.store, NULL, 0, &t->server, NULL), 0);
+    assert_int_equal(vd_nbd_start(vd_loop_current(), &t->fs.store, NULL, 0, NULL, &t->server, NULL),
+                     0);
     assert_string_equal(vd_nbd_address(t->server), "");
 }
 
@@ -481,10 +482,11 @@ static int start_run(void *arg)
     struct vd_nbd_server *server;
     struct vd_error err = {0};
     fake_store_init(&fs);
-    assert_true(vd_nbd_start(vd_loop_current(), &fs.store, "carrier-pigeon:x", 0, &server, &err) <
-                0);
+    assert_true(
+        vd_nbd_start(vd_loop_current(), &fs.store, "carrier-pigeon:x", 0, NULL, &server, &err) < 0);
     assert_true(err.code < 0 && err.message[0]);
-    assert_int_equal(vd_nbd_start(vd_loop_current(), &fs.store, NULL, 64, &server, &err), -EINVAL);
+    assert_int_equal(vd_nbd_start(vd_loop_current(), &fs.store, NULL, 64, NULL, &server, &err),
+                     -EINVAL);
     vd_nbd_stop(NULL);
     fake_store_done(&fs);
     return 0;

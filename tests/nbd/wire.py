@@ -17,8 +17,8 @@ CHUNK = 0x668E33EF
 OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_STARTTLS, OPT_INFO, OPT_GO = 1, 2, 3, 5, 6, 7
 OPT_STRUCTURED, OPT_LIST_META, OPT_SET_META = 8, 9, 10
 REP_ACK, REP_SERVER, REP_INFO, REP_META = 1, 2, 3, 4
-ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_UNKNOWN, ERR_TOO_BIG = (
-    (1 << 31) + n for n in (1, 2, 3, 6, 9))
+ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_TLS_REQD, ERR_UNKNOWN, ERR_TOO_BIG = (
+    (1 << 31) + n for n in (1, 2, 3, 5, 6, 9))
 INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE = range(4)
 
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS = range(8)
@@ -27,8 +27,8 @@ DONE = 1
 T_NONE, T_DATA, T_HOLE, T_STATUS, T_ERROR = 0, 1, 2, 5, (1 << 15) + 1
 EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW = 1, 5, 22, 28, 75
 
-F_READ_ONLY, F_FLUSH, F_FUA, F_TRIM, F_ZEROES, F_DF, F_MULTI, F_FAST = (
-    1 << n for n in (1, 2, 3, 5, 6, 7, 8, 11))
+F_READ_ONLY, F_FLUSH, F_FUA, F_TRIM, F_ZEROES, F_DF, F_MULTI, F_CACHE, F_FAST = (
+    1 << n for n in (1, 2, 3, 5, 6, 7, 8, 10, 11))
 
 SECONDS = 60  # longer than anything takes: a test that waits so long has failed
 
@@ -220,6 +220,28 @@ class Wire:
             return error
         assert kind == T_STATUS and data[:4] == struct.pack(">I", 1)
         return [struct.unpack_from(">II", data, i) for i in range(4, len(data), 8)]
+
+
+    def statuses(self, off, length, flags=0):
+        """What each chosen context says: {id: [(length, flags)]}, or the error."""
+        cookie = self.ask(STATUS, off, length, flags)
+        got = {}
+        while True:
+            c, error, kind, data, done = self.reply()
+            assert c == cookie
+            if error:
+                return error
+            (context,) = struct.unpack_from(">I", data)
+            assert kind == T_STATUS and context not in got
+            got[context] = [struct.unpack_from(">II", data, i) for i in range(4, len(data), 8)]
+            if done:
+                return got
+
+    def choose(self, name, *queries):
+        """Chooses contexts: {name: id}."""
+        replies = self.option(OPT_SET_META, meta_data(name, *queries))
+        assert replies.pop() == (REP_ACK, b""), replies
+        return {data[4:].decode(): struct.unpack(">I", data[:4])[0] for _, data in replies}
 
 
 class Server:

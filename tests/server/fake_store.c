@@ -595,8 +595,8 @@ static int fake_clone(struct vd_store *s, struct vd_target t, const char *name,
     return 0;
 }
 
-static int fake_diff(struct vd_store *s, struct vd_target from, struct vd_target to, vd_diff_fn *fn,
-                     void *arg, struct vd_error *err)
+static int fake_diff(struct vd_store *s, struct vd_target from, struct vd_target to, uint64_t off,
+                     uint64_t len, vd_diff_fn *fn, void *arg, struct vd_error *err)
 {
     struct fake *f = fake_of(s);
     struct view *a, *b;
@@ -604,8 +604,9 @@ static int fake_diff(struct vd_store *s, struct vd_target from, struct vd_target
     if (r == 0)
         r = need(f, to, &b, err);
     struct vd_extent e = {0};
-    for (uint64_t i = 0; r == 0 && i <= fake_count(b->size); i++) {
-        bool end = i == fake_count(b->size);
+    uint64_t stop = r < 0 ? 0 : VD_MIN(fake_count(b->size), VD_DIV_UP(off + len, VD_BLOCK));
+    for (uint64_t i = off / VD_BLOCK; r == 0 && i <= stop; i++) {
+        bool end = i == stop;
         struct block *was = i < fake_count(a->size) ? a->blocks[i] : NULL;
         unsigned flags = !end && b->blocks[i] ? 0 : VD_EXTENT_ZERO;
         bool differs = !end && was != b->blocks[i];
