@@ -199,7 +199,8 @@ static void print_doors(json_t *d)
     json_t *door, *client;
     size_t i, k;
     json_array_foreach (json_object_get(d, "doors"), i, door) {
-        line("door", "%s %s%s", get_str(door, "kind"), get_str(door, "address"),
+        line("door", "%s %s%s%s", get_str(door, "kind"), get_str(door, "address"),
+             get_bool(door, "tls") ? " (TLS)" : "",
              get_bool(door, "read_only") ? " (read-only)" : "");
         json_array_foreach (json_object_get(door, "clients"), k, client)
             line("  client", "%s on \"%s\"%s, read %s, written %s", get_str(client, "peer"),

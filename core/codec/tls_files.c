@@ -64,6 +64,10 @@ static int open_error(const char *path, int code, struct vd_error *err)
 {
     if (code == -ENOENT || code == -ENOTDIR)
         return vd_fail(err, -ENOENT, "tls-file-missing", "%s does not exist: check the path", path);
+    if (code == -EACCES)
+        return vd_fail(err, code, "tls-file-denied",
+                       "this user (uid %u) cannot read %s: it must be open to the user who serves",
+                       (unsigned)geteuid(), path);
     return vd_fail(err, code, "tls-file-denied", "cannot read %s: %s", path, strerror(-code));
 }
 
@@ -222,7 +226,7 @@ static unsigned key_wanted(SSL *ssl, const char *name, unsigned char *key, unsig
 
 static const char *openssl_reason(void)
 {
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
+    const char *text = ERR_reason_error_string(ERR_peek_error());
     return text ? text : "it is not what it should be";
 }
 

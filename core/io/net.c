@@ -308,13 +308,14 @@ static void address_format(struct vd_listener *l, const struct sockaddr_storage 
     }
 }
 
-/* Takes a listening socket over: its file, if it has one, is not ours to remove. */
+/* Takes a listening socket over: its file, if it has one, is not ours to remove. What we have opened
+ * ourselves is close-on-exec, what was handed over is not, and becomes so. */
 static int listen_given(struct vd_listener *l, int fd, struct vd_error *err)
 {
     struct sockaddr_storage sa = {0};
     socklen_t len = sizeof(sa), size = sizeof(int);
-    int listens = 0, type = 0, flags = fcntl(fd, F_GETFL);
-    if (fd <= STDERR_FILENO || flags < 0 ||
+    int listens = 0, type = 0, flags = fcntl(fd, F_GETFL), own = fcntl(fd, F_GETFD);
+    if (fd <= STDERR_FILENO || flags < 0 || own < 0 || (own & FD_CLOEXEC) ||
         getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || !listens ||
         getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
         return vd_fail(err, -EINVAL, "bad-address",

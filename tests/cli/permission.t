@@ -73,6 +73,14 @@ $ as-nobody env XDG_CONFIG_HOME=$PWD/mine vdisk pool list
 $ as-nobody env XDG_CONFIG_HOME=$PWD/none vdisk pool create p theirs/p.vdk
 ! vdisk: the directory DIR/none does not exist: check the path
 [3]
+$ umask 077; echo alice:$(openssl rand -hex 32) > keys.psk; as-nobody vdisk serve theirs/b.vdk --nbd tcp:127.0.0.1:0 --tls-psk keys.psk
+! vdisk: this user (uid 65534) cannot read keys.psk: it must be open to the user who serves
+[8]
+$ chown 65533 keys.psk; vdisk serve a.vdk --nbd tcp:127.0.0.1:0 --tls-psk keys.psk; mv keys.psk mine
+! vdisk: keys.psk holds secrets but belongs to another user (uid 65533): chown it to the user who serves
+$ as-nobody vdisk serve theirs/b.vdk --nbd tcp:127.0.0.1:0 --tls-cert mine
+! vdisk: this user (uid 65534) cannot read mine/server-cert.pem: it must be open to the user who serves
+[8]
 $ ls theirs; rm -rf /tmp/vdisk-65534
 b.vdk
 c.vdk

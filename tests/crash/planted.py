@@ -22,21 +22,24 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FLAGS = ['-std=gnu17', '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64', '-I.', '-g', '-O1', '-w']
-LIBS = ['-lcmocka', '-luring', '-lxxhash', '-lpthread', '-lm']
+LIBS = ['-lcmocka', '-luring', '-lxxhash', '-lssl', '-lcrypto', '-lpthread', '-lm']
 WRAP = ['-Wl,' + ','.join('--wrap=' + f for f in (
     'malloc', 'calloc', 'realloc', 'posix_memalign', 'mmap'))]
 LIMIT = 300  # seconds; only a guard that hangs takes so long
 
-PRODUCT = ['snapshot/*.c', 'pool/*.c', 'format/*.c', 'core/block/*.c', 'core/io/*.c', 'core/base/*.c']
-CRASH = ['tests/crash/%s.c' % n for n in ('exhaust', 'memory', 'oracle', 'oracle_judge', 'random', 'report',
-                                          'scenario', 'world', 'world_judge')]
+CORE = ['core/io/*.c', 'core/codec/*.c', 'core/base/*.c']
+PRODUCT = ['snapshot/*.c', 'pool/*.c', 'format/*.c', 'core/block/*.c'] + CORE
+NBD = ['nbd/*.c', 'core/block/*.c', 'tests/nbd/fake_store.c'] + CORE
+CRASH = ['tests/crash/%s.c' % n for n in (
+    'exhaust', 'memory', 'oracle', 'oracle_judge', 'random', 'report', 'scenario', 'world',
+    'world_judge')]
 PROGRAMS = {
     'crash-sim': PRODUCT + CRASH + ['tests/crash/main.c'],
     'test_named': PRODUCT + CRASH + ['tests/crash/%s.c' % n for n in (
         'named', 'named_log', 'test_named')],
-    'test_nbd': ['nbd/*.c', 'core/block/*.c', 'core/io/*.c', 'core/base/*.c',
-                 'tests/nbd/fake_store.c', 'tests/nbd/test_nbd.c'],
-    'test_dev': ['core/io/*.c', 'core/base/*.c', 'tests/io/test_dev.c'],
+    'test_nbd': NBD + ['tests/nbd/test_nbd.c'],
+    'test_tls': NBD + ['tests/nbd/test_tls.c'],
+    'test_dev': CORE + ['tests/io/test_dev.c'],
 }
 SIM = ('crash-sim', '--until-failure', '--seed', '1', '--jobs', '2', '--states')
 
@@ -91,6 +94,10 @@ PLANTS = [
     ('flush_error_swallowed', 'a device whose flush failed is not trusted again',
      ('test_dev', 'a_failed_flush*')),
     ('nbd_fua_ignored', 'a forced write of an NBD client is forced', ('test_nbd', 'flags_and_errors*')),
+    ('nbd_injection', 'nothing said in the clear counts under TLS',
+     ('test_tls', 'what_came_in_the_clear*')),
+    ('nbd_list_in_clear', 'a server with TLS lists no exports in the clear',
+     ('test_tls', 'nothing_is_told*')),
 ]
 
 
