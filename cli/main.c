@@ -7,6 +7,7 @@
 #include "cli/cli_priv.h"
 
 #include "core/base/log.h"
+#include "core/codec/tls.h"
 #include "server/wire.h"
 
 #include <fcntl.h>
@@ -156,6 +157,7 @@ static int help(int argc, char **argv)
 static void prepare(void)
 {
     sigset_t set;
+    vd_tls_wipe_freed();
     sigemptyset(&set);
     for (const int *s = signals; *s; s++)
         sigaddset(&set, *s);

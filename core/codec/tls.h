@@ -11,6 +11,10 @@
 
 #include <sys/types.h>
 
+/* For main(), before anything else uses OpenSSL: whatever it frees is wiped first. Reading a private
+ * key leaves copies of it behind otherwise. */
+void vd_tls_wipe_freed(void);
+
 /* ---- credentials ---- */
 
 struct vd_tls;

@@ -19,6 +19,7 @@
 #include <openssl/x509_vfy.h>
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -36,6 +37,39 @@ static const char ciphers[] = "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SH
 static const char suites[] = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:"
                              "TLS_CHACHA20_POLY1305_SHA256";
 static const char key_suites[] = "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+
+/* ---- memory ---- */
+
+static void *wiping_malloc(size_t len, const char *file, int line)
+{
+    return malloc(len);
+}
+
+static void wiping_free(void *p, const char *file, int line)
+{
+    if (p)
+        OPENSSL_cleanse(p, malloc_usable_size(p));
+    free(p);
+}
+
+static void *wiping_realloc(void *p, size_t len, const char *file, int line)
+{
+    if (len == 0) {
+        wiping_free(p, file, line);
+        return NULL;
+    }
+    void *copy = malloc(len);
+    if (!copy || !p)
+        return copy;
+    memcpy(copy, p, VD_MIN(len, malloc_usable_size(p)));
+    wiping_free(p, file, line);
+    return copy;
+}
+
+void vd_tls_wipe_freed(void)
+{
+    (void)CRYPTO_set_mem_functions(wiping_malloc, wiping_realloc, wiping_free);
+}
 
 /* ---- secret files ---- */
 

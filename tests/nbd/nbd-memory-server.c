@@ -172,6 +172,7 @@ int main(int argc, char **argv)
 {
     struct args args = {.argc = argc, .argv = argv};
     sigset_t set;
+    vd_tls_wipe_freed();
     vd_log_set_sink(print_log, NULL, VD_LOG_WARNING);
     if (argc < 2) {
         fprintf(stderr, "usage: nbd-memory-server ADDRESS [OPTION...]\n");

@@ -5,6 +5,7 @@ usage: tls.py NBD-MEMORY-SERVER [unittest options]
 """
 import os
 import random
+import re
 import shutil
 import socket
 import ssl
@@ -449,6 +450,45 @@ class Both(Door):
         self.bad("nbdinfo", self.psk("carol", where="bad"))
         self.bad("nbdinfo", self.x509("none"))
         self.bad("nbdinfo", self.x509("other/mallory"))
+
+
+class Secrets(Door):
+    @classmethod
+    def setUpClass(cls):
+        cls.options = ["--tls-cert", path("pki/server"), "--tls-psk", path("keys.psk")]
+        super().setUpClass()
+
+    def dumpable(self):
+        """All that a core dump of the server would hold."""
+        pid = self.server.proc.pid
+        out, where = bytearray(), None
+        with open(f"/proc/{pid}/smaps", encoding="utf-8") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+            for line in maps:
+                words = line.split()
+                if "-" in words[0] and len(words) >= 5:
+                    where = [int(w, 16) for w in words[0].split("-")] if "r" in words[1] else None
+                elif words[0] == "VmFlags:" and where and "dd" not in words and "io" not in words:
+                    mem.seek(where[0])
+                    try:
+                        out += mem.read(where[1] - where[0])
+                    except OSError:
+                        pass  # the kernel's own pages
+        return out
+
+    def test_no_secret_in_a_core_dump(self):
+        self.good("nbdinfo", self.psk("carol"))
+        self.good("nbdinfo", self.x509("pki/alice"))
+        with open(path("keys.psk"), encoding="utf-8") as f:
+            keys = [bytes.fromhex(line.split(":")[1]) for line in f]
+        text = self.good("openssl", "pkey", "-in", path("pki/server/server-key.pem"), "-text",
+                         "-noout")
+        private, public = (bytes.fromhex(re.sub(r"[\s:]", "", text.split(begin)[1].split(end)[0]))
+                           for begin, end in (("priv:", "pub:"), ("pub:", "ASN1")))
+        memory = self.dumpable()
+        # Memory is not for printing.
+        self.assertTrue(public in memory)  # so we do look at the right place
+        for secret in [*keys, private, private[::-1]]:  # numbers are stored in either order
+            self.assertFalse(secret in memory)
 
 
 class Addresses(unittest.TestCase):
