@@ -15,6 +15,30 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+static struct nbd_conn *conn_of(struct vd_list *l)
+{
+    return vd_container_of(l, struct nbd_conn, link);
+}
+
+/* Where there are as many clients as there may be, whoever has been choosing longest goes:
+ * strangers who only hold places do not keep those out who have something to do. For a moment,
+ * until the one that was dropped is gone, there are more, and of these there are bounds too. */
+static bool room_make(struct vd_nbd_server *s)
+{
+    if (s->n_conns >= 2 * NBD_CLIENTS_MAX)
+        return false;
+    vd_list_each (l, &s->conns) {
+        struct nbd_conn *c = conn_of(l);
+        if (c->stage != NBD_HANDSHAKE || c->broken)
+            continue;
+        vd_log(VD_LOG_WARNING, "nbd: %s had not chosen an export and made room for another client",
+               c->peer);
+        nbd_conn_break(c);
+        return true;
+    }
+    return false;
+}
+
 static void accept_main(void *arg)
 {
     struct vd_nbd_server *s = arg;
@@ -35,7 +59,7 @@ static void accept_main(void *arg)
                 break;
             continue;
         }
-        if (s->n_conns >= NBD_CLIENTS_MAX) {
+        if (s->n_conns >= NBD_CLIENTS_MAX && !room_make(s)) {
             vd_log(VD_LOG_WARNING, "nbd: more than %u clients: one is turned away",
                    NBD_CLIENTS_MAX);
             vd_stream_close(stream);
@@ -120,11 +144,6 @@ int vd_nbd_attach(struct vd_nbd_server *s, int fd)
         return r;
     }
     return nbd_conn_start(s, stream);
-}
-
-static struct nbd_conn *conn_of(struct vd_list *l)
-{
-    return vd_container_of(l, struct nbd_conn, link);
 }
 
 void vd_nbd_stop(struct vd_nbd_server *s)

@@ -308,8 +308,8 @@ static void address_format(struct vd_listener *l, const struct sockaddr_storage 
     }
 }
 
-/* Takes a listening socket over: its file, if it has one, is not ours to remove. What we have opened
- * ourselves is close-on-exec, what was handed over is not, and becomes so. */
+/* Takes a listening socket over: its file, if it has one, is not ours to remove. What we have
+ * opened ourselves is close-on-exec, what was handed over is not, and becomes so. */
 static int listen_given(struct vd_listener *l, int fd, struct vd_error *err)
 {
     struct sockaddr_storage sa = {0};

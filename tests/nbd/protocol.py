@@ -385,7 +385,8 @@ class Requests(Door):
             (TRIM, 0, 512, FAST_ZERO, EINVAL), (FLUSH, 0, 0, NO_HOLE, EINVAL),
             (FLUSH, 512, 0, 0, EINVAL), (FLUSH, 0, 512, 0, EINVAL),
             (CACHE, SIZE, 512, 0, EINVAL), (CACHE, 1, 512, 0, EINVAL),
-            (CACHE, 0, 512, DF, EINVAL), (CACHE, 0, 512, 0, 0), (CACHE, 0, SIZE, FUA, 0), (8, 0, 512, 0, EINVAL), (0xFFFF, 0, 512, 0, EINVAL),
+            (CACHE, 0, 512, DF, EINVAL), (CACHE, 0, 512, 0, 0), (CACHE, 0, SIZE, FUA, 0),
+            (8, 0, 512, 0, EINVAL), (0xFFFF, 0, 512, 0, EINVAL),
             (STATUS, 0, 512, 0, EINVAL),
         ]
         for structured in (False, True):
