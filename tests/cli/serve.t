@@ -71,7 +71,7 @@ $ stop s
 $ vdisk ls a.vdk:r
 $ ls $VDISK_RUNTIME_DIR
 $ serve s a.vdk --nbd unix:one.sock --nbd tcp:127.0.0.1:0 --json
-{"schema":"vdisk.serve/1","event":"ready","pid": N,"doors":[{"kind":"nbd","address":"unix:one.sock","uri":"nbd+unix:///?socket=DIR/one.sock","read_only":false,"clients":[]},{"kind":"nbd","address":"tcp:127.0.0.1:**","uri":"nbd://127.0.0.1:**","read_only":false,"clients":[]}]}
+{"schema":"vdisk.serve/1","event":"ready","pid": N,"doors":[{"kind":"nbd","address":"unix:one.sock","uri":"nbd+unix:///?socket=DIR/one.sock","tls":false,"read_only":false,"clients":[]},{"kind":"nbd","address":"tcp:127.0.0.1:**","uri":"nbd://127.0.0.1:**","tls":false,"read_only":false,"clients":[]}]}
 $ stop s
 $ vdisk serve a.vdk --nbd nonsense
 ! vdisk: 'nonsense' is not an address: unix:PATH or tcp:HOST:PORT
