@@ -74,7 +74,7 @@ $ serve s a.vdk --nbd unix:one.sock --nbd tcp:127.0.0.1:0 --json
 {"schema":"vdisk.serve/1","event":"ready","pid": N,"doors":[{"kind":"nbd","address":"unix:one.sock","uri":"nbd+unix:///?socket=DIR/one.sock","tls":false,"read_only":false,"clients":[]},{"kind":"nbd","address":"tcp:127.0.0.1:**","uri":"nbd://127.0.0.1:**","tls":false,"read_only":false,"clients":[]}]}
 $ stop s
 $ vdisk serve a.vdk --nbd nonsense
-! vdisk: 'nonsense' is not an address: unix:PATH or tcp:HOST:PORT
+! vdisk: 'nonsense' is not an address: unix:PATH, tcp:HOST:PORT or fd:N
 [1]
 $ vdisk serve a.vdk --nbd unix:none/x.sock
 ! vdisk: unix:none/x.sock: cannot listen: No such file or directory
