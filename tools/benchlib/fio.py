@@ -28,7 +28,7 @@ class Fio:
         out = os.path.join(self.place.path, f"fio-{self.count}.json")
         command = self.command(target, rw, bs, depth, out, **options)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, text=True, cwd=self.place.path,
+                                   stderr=subprocess.STDOUT, text=True, cwd=self.place.path, env=self.place.env,
                                    preexec_fn=in_own_group)
         self.place.stack.callback(self.cancel, process)
         return process, out, command

@@ -21,7 +21,7 @@ def filled(bench, wanted):
         bench.speed("N7", 0, servers, "read", bs="1M", depth=8)
         bench.speed("N7", 1, servers, "write", bs="1M", depth=8)
     if "N6" in wanted:
-        inprocess.measure(bench, size)
+        inprocess.measure(bench, servers)
         # Raw wants only the data and what is needed to find it, as an NBD flush does.
         bench.speed("N6", 1, servers, "randwrite", depth=1, fsync=1,
                     files={"fdatasync": 1})
