@@ -197,7 +197,7 @@ def discard(pool, size):
 
 def steps_to(n):
     """Three, each ten times the one before; less for small numbers."""
-    return sorted({max(1, n // 100), max(1, n // 10), n})
+    return sorted({max(2, n // 100), max(2, n // 10), n})
 
 
 def volumes(bench):
