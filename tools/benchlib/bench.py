@@ -158,11 +158,13 @@ class Bench:
         return {name: v for name, v in values.items() if v}
 
     def speed(self, row, measure, servers, rw, bs="4k", depth=32, prepare=None, files=None,
-              **options):
+              lead=0, **options):
         """Rounds of a timed fio run on each; `files` are the options for those that fio reaches as
-        files, instead of `options`."""
+        files, instead of `options`; `lead` bytes go before it and do not count."""
         def run(s):
             mine = options if s.nbd or files is None else files
+            if lead:
+                self.drive(s, rw, bs, depth, io_size=lead, **mine)
             return self.drive(s, rw, bs, depth, time_based=1, runtime=self.args.seconds, **mine)
         done = self.rounds(servers, run, prepare)
         mib = ROWS[row].measures[measure].unit == "MiB/s"

@@ -15,6 +15,7 @@ CGROUP2 = "/sys/fs/cgroup"
 CGROUP1 = "/sys/fs/cgroup/memory"
 HANG = float(os.environ.get("VDISK_TEST_HANG", "900"))
 PR_SET_PDEATHSIG = 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class BenchError(Exception):
@@ -215,6 +216,17 @@ def quiet(processes, longest=20.0):
     return False
 
 
+@contextlib.contextmanager
+def deaf():
+    """Nobody is in so much of a hurry that things may be left behind."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
 class Place:
     """The work directory and all that has to be undone; a context manager."""
 
@@ -223,7 +235,7 @@ class Place:
         self.parent, self.limit = directory, limit
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, interrupted)
         try:
             self.path = tempfile.mkdtemp(prefix="vdisk-bench.", dir=self.parent)
@@ -241,21 +253,19 @@ class Place:
         return self
 
     def __exit__(self, *_):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        self.stack.close()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        with deaf():
+            self.stack.close()
 
     @contextlib.contextmanager
     def scope(self):
         """What is begun inside is undone at its end."""
         outer, self.stack = self.stack, contextlib.ExitStack()
         try:
-            with self.stack:
-                yield
+            yield
         finally:
-            self.stack = outer
+            inner, self.stack = self.stack, outer
+            with deaf():
+                inner.close()
 
     def need(self, size, what):
         """Says beforehand when `size` bytes are more than may be taken, or than there are."""

@@ -74,6 +74,12 @@ class Server:
     def kill(self):
         self.retire(lambda process: process.kill())
 
+    def renew(self):
+        """The image is as if just made, and the server runs again."""
+        self.stop()
+        self.create()
+        self.start()
+
     def abandon(self):
         """Whatever state it is in, nothing of it is left."""
         try:
@@ -101,6 +107,9 @@ class Raw(Server):
 
     def create(self):
         pass  # the fill makes it
+
+    def renew(self):
+        pass  # and it stays what it is
 
     def start(self):
         if "file" not in " ".join(sum(self.commands, [])):
@@ -200,6 +209,9 @@ class Xfs(Server):
         mount = ["mount", "-t", "xfs", "-o", "noatime", self.loop, self.mounted]
         host.run(mount)
         self.commands = [losetup, mkfs, mount]
+        self.renew()
+
+    def renew(self):
         with open(self.image(), "wb") as f:
             f.truncate(self.size)
 

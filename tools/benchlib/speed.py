@@ -55,10 +55,8 @@ def fresh(bench, wanted):
     opened = bench.open(servers, fill=False)
 
     def prepare(s, number):
-        if number > 0 and s.name != "raw":
-            s.stop()
-            s.create()
-            s.start()
+        if number > 0:
+            s.renew()
 
     bench.speed("N3", 0, opened, "randwrite", prepare=prepare, norandommap=None)
     bench.close(opened)
@@ -72,9 +70,10 @@ def worn(bench, wanted):
         [bench.vdisk("worn", size, capacity)]
     servers = bench.open(servers)
     for s in servers:
-        bench.drive(s, "randwrite", "4k", 32, io_size=size * 5 // 4)
+        bench.drive(s, "randwrite", "4k", 32, io_size=int(size * bench.args.worn))
     if "N2" in wanted:
-        bench.speed("N2", 0, servers, "randwrite")
+        # What was written while all were quiet is soon used up: then the cleaner is at work.
+        bench.speed("N2", 0, servers, "randwrite", lead=size // 8)
     if "N11" in wanted:
         amplification(bench, [s for s in servers if s.name != "raw"])
     bench.close(servers)
