@@ -5,6 +5,7 @@ written as promised, nothing left behind, also after Ctrl-C. How fast anything i
 
     bench.py VDISK DIRECTORY
 """
+import glob
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ def check(good, what, why=""):
 
 class Bench:
     def __init__(self, vdisk, scratch):
-        self.vdisk, self.scratch = vdisk, scratch
+        self.vdisk, self.scratch, self.pid = vdisk, scratch, 0
         self.work = os.path.join(scratch, "work")
         os.mkdir(self.work)
 
@@ -38,8 +39,11 @@ class Bench:
         return [sys.executable, BENCH, "--vdisk", self.vdisk, "--dir", self.work, *args]
 
     def run(self, *args):
-        return subprocess.run(self.command(*args), stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=HANG)
+        with subprocess.Popen(self.command(*args), stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            self.pid = process.pid
+            out, err = process.communicate(timeout=HANG)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def left(self):
         """What a run has left: files, loop devices, processes that work here."""
@@ -47,6 +51,8 @@ class Bench:
         loops = subprocess.run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"],
                                capture_output=True, text=True).stdout
         found += [line for line in loops.splitlines() if self.work in line]
+        for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/memory"):
+            found += glob.glob(f"{root}/vdisk-bench-{self.pid}-*")
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 if os.readlink(f"/proc/{pid}/cwd").startswith(self.work):
@@ -108,6 +114,7 @@ def interrupted(bench):
     """Ctrl-C in the middle of a long run, as a terminal sends it: to bench alone."""
     process = subprocess.Popen(bench.command("--quick", "N2", "--size", "64M", "--seconds", "600"),
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    bench.pid = process.pid
     # There is work to undo as soon as a server is up.
     while process.poll() is None and not any(
             "vdisk-worn.log" in files for _, _, files in os.walk(bench.work)):

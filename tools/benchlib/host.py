@@ -50,6 +50,7 @@ def find_program(name, package):
 
 def in_own_group():
     """Between fork and exec: Ctrl-C is for us to handle, and nothing outlives us."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -119,22 +120,31 @@ class Process:
     """A server: started, measured, ended. What it read, wrote and took is known after its end."""
 
     def __init__(self, name, command, workdir, env=None):
-        self.command, self.name = command, name
+        self.command, self.name, self.workdir, self.env = command, name, workdir, env
         self.log = os.path.join(workdir, f"{name}.log")
-        self.cgroup = Cgroup(name)
+        self.process = self.cgroup = None
         self.last = {"peak": 0, "read": 0, "written": 0, "cgroup_peak": None}
 
+    def start(self):
+        """Apart from making it: whoever has to end it must know it by then. An interruption waits
+        until there is a process to end."""
         def ready():
             in_own_group()
             self.cgroup.take(os.getpid())
 
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, env=env, cwd=workdir, preexec_fn=ready)
-        self.pid = self.process.pid
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self.cgroup = Cgroup(self.name)
+            with open(self.log, "ab") as log:
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env,
+                    cwd=self.workdir, preexec_fn=ready)
+            self.pid = self.process.pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def alive(self):
-        return self.process.poll() is None
+        return self.process is not None and self.process.poll() is None
 
     def tail(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
@@ -189,7 +199,8 @@ class Process:
         if self.alive():
             self.process.kill()
             self.process.wait()
-        self.cgroup.close()
+        if self.cgroup:
+            self.cgroup.close()
 
 
 def greets(path):

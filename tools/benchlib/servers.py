@@ -39,6 +39,7 @@ class Server:
         if command not in self.commands:
             self.commands.append(command)
         self.process = Process(self.id, command, self.place.path, self.place.env)
+        self.process.start()
         self.process.wait_ready(lambda: host.greets(self.door))
 
     def counters(self):
