@@ -321,15 +321,22 @@ static bool make_room(struct vd_pool *p, bool urgent)
 }
 
 /* Emptying dense segments takes about what it brings, and could go on for ever: where a number of
- * rounds have not left more free than there was, there is no more to be had. */
-#define ROUNDS_MAX 12
+ * rounds have not left more free than there was, there is no more to be had. Before that is said,
+ * roots have shown what was overwritten of late, and made ghosts victims; a checkpoint that is
+ * under way holds space that comes back. VD_YIELDS */
+#define ROUNDS_MAX 16
+#define ROUNDS_PER_ROOT 4
 static bool room_grows(struct vd_pool *p)
 {
-    if (p->segs.free_backed > p->space.most_free) {
-        p->space.most_free = p->segs.free_backed;
+    uint32_t free = p->segs.free_backed + p->segs.free_cold;
+    if (free > p->space.most_free) {
+        p->space.most_free = free;
         p->space.rounds = 0;
     }
-    return ++p->space.rounds <= ROUNDS_MAX;
+    p->space.rounds++;
+    if (p->space.rounds % ROUNDS_PER_ROOT == 0 && checkpoint_run(p) < 0)
+        return false;
+    return p->space.rounds <= ROUNDS_MAX;
 }
 
 static void cleaner(void *arg)

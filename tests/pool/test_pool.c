@@ -221,6 +221,59 @@ static int fixed_working_set_converges(void *arg)
     return 0;
 }
 
+struct overwriter {
+    struct rig *r;
+    struct vd_group *group;
+    uint8_t *buf;
+    uint64_t from, count; /* blocks of its own */
+    unsigned writes;
+};
+
+/* Nine of ten writes go to a tenth of its blocks, after a first half that goes anywhere. */
+static void overwrite(void *arg)
+{
+    struct overwriter *o = arg;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    for (unsigned i = 0; i < o->writes; i++) {
+        bool hot = i > o->writes / 2 && vd_rng_below(rng, 10);
+        uint64_t lba = o->from + vd_rng_below(rng, hot ? o->count / 10 : o->count);
+        fill(o->buf, lba, o->r->version[lba] + 1);
+        assert_int_equal(mini_write(&o->r->mini, 1, lba, 1, o->buf, 0), 0);
+        o->r->version[lba]++;
+    }
+    vd_group_done(o->group);
+}
+
+/* A volume that is all there is in the pool can be overwritten for ever, by many at once. */
+static int full_volume_is_overwritten(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    enum { WRITERS = 24 };
+    struct overwriter o[WRITERS];
+    struct vd_group group;
+    rig_make(r, 12288, VD_MIB(48 + 24));
+    for (uint64_t lba = 0; lba < r->blocks; lba++) {
+        fill(r->buf, lba, ++r->version[lba]);
+        assert_int_equal(mini_write(&r->mini, 1, lba, 1, r->buf, 0), 0);
+    }
+    vd_group_init(&group);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        uint64_t part = r->blocks / WRITERS;
+        o[i] = (struct overwriter){r, &group, vd_alloc_aligned(VD_BLOCK), i * part, part, 2500};
+        vd_group_add(&group);
+        assert_int_equal(vd_fiber_spawn(vd_loop_current(), "overwriter", overwrite, &o[i]), 0);
+    }
+    vd_group_wait(&group);
+    compare(r);
+    check(r);
+    for (unsigned i = 0; i < WRITERS; i++)
+        free(o[i].buf);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
 static int full_pool_refuses_and_recovers(void *arg)
 {
     struct rig *r = arg;
@@ -290,6 +343,11 @@ static void rewriting_a_working_set_does_not_grow_the_file(void **state)
     run(fixed_working_set_converges);
 }
 
+static void a_full_volume_can_be_overwritten_for_ever(void **state)
+{
+    run(full_volume_is_overwritten);
+}
+
 static void a_full_pool_refuses_writes_and_nothing_else(void **state)
 {
     run(full_pool_refuses_and_recovers);
@@ -308,6 +366,7 @@ int main(void)
         cmocka_unit_test(what_was_acknowledged_is_there_after_kill_and_crash),
         cmocka_unit_test(a_flush_after_each_write_becomes_a_forced_write),
         cmocka_unit_test(rewriting_a_working_set_does_not_grow_the_file),
+        cmocka_unit_test(a_full_volume_can_be_overwritten_for_ever),
         cmocka_unit_test(a_full_pool_refuses_writes_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
