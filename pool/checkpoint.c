@@ -67,6 +67,7 @@ static int freeze(struct vd_pool *p)
     }
     p->frozen = p->active;
     p->active = fresh;
+    p->space.zeroed = 0;
     note_log_position(p);
     return 0;
 }

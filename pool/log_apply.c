@@ -19,6 +19,8 @@ static int apply_map(struct vd_pool *p, const struct vd_entry *e, struct vd_addr
     if (run.type == VD_RUN_DATA) {
         memcpy(run.csum, e->csum, e->blocks * sizeof(run.csum[0]));
         p->stats.guest_blocks += e->blocks;
+    } else {
+        p->space.zeroed += e->blocks;
     }
     return overlay_apply(p->active, e->branch, &run);
 }

@@ -226,6 +226,7 @@ struct vd_pool {
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
         struct vd_waitq kick;  /* the keeper waits here */
         bool kicked;
+        uint64_t zeroed;   /* blocks trimmed or zeroed since the last checkpoint began */
         uint64_t refusals; /* goes up when it is found that nothing more can be had */
     } space;
 

@@ -220,20 +220,31 @@ static void keeper_trim(struct vd_pool *p)
         segs_trim(p, (uint32_t)keep);
 }
 
+/* Trims say little in the log, so no window ends because of them; but what they leave is free only
+ * with a root. */
+#define ZEROED_MIN (VD_MIB(16) / VD_BLOCK)
+static bool space_comes_free(const struct vd_pool *p)
+{
+    return p->root.live_blocks && p->space.zeroed >= VD_MAX(ZEROED_MIN, p->root.live_blocks / 16);
+}
+
 /* Purges and folds advance with checkpoints: some of them each second while there are any. */
+static bool root_is_due(const struct vd_pool *p)
+{
+    return p->client->backlog(p->client_arg) || space_comes_free(p);
+}
+
 static void keeper_background(struct vd_pool *p)
 {
     uint64_t now = vd_loop_now_ns(p->loop);
-    if (p->ckpt.running || now - p->ckpt.ended_ns < BACKGROUND_EVERY_NS ||
-        !p->client->backlog(p->client_arg))
-        return;
-    checkpoint_want(p);
+    if (!p->ckpt.running && now - p->ckpt.ended_ns >= BACKGROUND_EVERY_NS && root_is_due(p))
+        checkpoint_want(p);
 }
 
 static bool keeper_has_more(const struct vd_pool *p)
 {
     return p->log.data_seq > p->log.durable_seq || p->log.sealed < p->log.data_seq ||
-           p->segs.freed_at_ns != 0 || p->space.waiting != 0 || p->client->backlog(p->client_arg);
+           p->segs.freed_at_ns != 0 || p->space.waiting != 0 || root_is_due(p);
 }
 
 static void keeper(void *arg)

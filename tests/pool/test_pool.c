@@ -221,6 +221,33 @@ static int fixed_working_set_converges(void *arg)
     return 0;
 }
 
+/* What is trimmed is given back soon, though the log has hardly grown. */
+static int trims_give_space_back(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    struct pool_info full, empty;
+    rig_make(r, 16384, 0);
+    for (uint64_t lba = 0; lba < r->blocks; lba += 64) {
+        for (uint64_t b = 0; b < 64; b++)
+            fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
+        assert_int_equal(mini_write(&r->mini, 1, lba, 64, r->buf, 0), 0);
+    }
+    pool_info(r->mini.pool, &full);
+    for (uint64_t lba = 0; lba < r->blocks; lba += 1024)
+        assert_int_equal(mini_zero(&r->mini, 1, lba, 1024), 0);
+    memset(r->version, 0, r->blocks * sizeof(r->version[0]));
+    vd_fiber_sleep(UINT64_C(10000000000));
+    pool_info(r->mini.pool, &empty);
+    uint64_t used = empty.segments - empty.free_segments;
+    assert_true(full.segments - full.free_segments >= 64);
+    assert_true(used <= 16);
+    compare(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
 struct overwriter {
     struct rig *r;
     struct vd_group *group;
@@ -343,6 +370,11 @@ static void rewriting_a_working_set_does_not_grow_the_file(void **state)
     run(fixed_working_set_converges);
 }
 
+static void trimmed_space_is_given_back_without_being_asked(void **state)
+{
+    run(trims_give_space_back);
+}
+
 static void a_full_volume_can_be_overwritten_for_ever(void **state)
 {
     run(full_volume_is_overwritten);
@@ -366,6 +398,7 @@ int main(void)
         cmocka_unit_test(what_was_acknowledged_is_there_after_kill_and_crash),
         cmocka_unit_test(a_flush_after_each_write_becomes_a_forced_write),
         cmocka_unit_test(rewriting_a_working_set_does_not_grow_the_file),
+        cmocka_unit_test(trimmed_space_is_given_back_without_being_asked),
         cmocka_unit_test(a_full_volume_can_be_overwritten_for_ever),
         cmocka_unit_test(a_full_pool_refuses_writes_and_nothing_else),
     };
