@@ -154,6 +154,11 @@ int cli_call_print(struct cli *c, const struct cli_pool *p, const char *command,
 int cli_job_call(struct cli *c, const struct cli_pool *p, const char *command, json_t *args, int fd,
                  json_t **ret);
 
+struct cli_end;
+/* The same for a job that reads `source` (ends_priv.h). */
+int cli_job_from(struct cli *c, const struct cli_pool *p, const char *command, json_t *args,
+                 struct cli_end *source, json_t **ret);
+
 /* progress.c */
 void cli_progress_event(struct cli *c, json_t *event);
 void cli_progress_end(struct cli *c);
@@ -185,7 +190,8 @@ cli_run cli_volume_create, cli_volume_delete, cli_volume_rename, cli_volume_resi
     cli_volume_get;
 cli_run cli_snapshot_create, cli_snapshot_list, cli_snapshot_delete, cli_snapshot_rename,
     cli_snapshot_hold, cli_snapshot_release;
-cli_run cli_rollback, cli_clone, cli_diff, cli_import, cli_export, cli_check, cli_serve;
+cli_run cli_rollback, cli_clone, cli_diff, cli_import, cli_export, cli_convert, cli_check,
+    cli_serve;
 cli_run cli_job_list, cli_job_wait, cli_job_cancel, cli_job_resume;
 
 #endif

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * import and export: open the file or pipe here, with the rights of whoever gave the command, and
- * hand the descriptor to the owner. Yields.
+ * import and export: open the other end here, with the rights of whoever gave the command, and hand
+ * it to the owner of the pool. Yields.
  *
  * 1. A file that was made here is removed again when the command fails.
  */
-#include "cli/cli_priv.h"
+#include "cli/ends_priv.h"
 
-#include "server/access.h"
 #include "server/create.h"
 #include "server/wire.h"
 
@@ -42,66 +41,64 @@ int cli_job_call(struct cli *c, const struct cli_pool *p, const char *command, j
     return cli_call(c, p, command, args, fd, ret);
 }
 
-/* Standard input or output, under a description of its own where that can be: the flags we set must
- * not change it under the shell. */
-static int open_std(int fd, int flags)
-{
-    char path[32];
-    struct stat st;
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISSOCK(st.st_mode) && !S_ISCHR(st.st_mode)) {
-        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        int own = open(path, flags | O_CLOEXEC);
-        if (own >= 0)
-            return own;
-    }
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    return copy < 0 ? -errno : copy;
-}
-
-static int open_source(struct cli *c, const char *path)
-{
-    if (strcmp(path, "-") == 0) {
-        if (isatty(STDIN_FILENO))
-            return cli_fail(c, -EINVAL, "usage", "standard input is a terminal: give it a pipe");
-        int fd = open_std(STDIN_FILENO, O_RDONLY);
-        return fd < 0 ? cli_fail(c, fd, "copy-read", "standard input: %s", strerror(-fd)) : fd;
-    }
-    c->target = c->args[0];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return vd_access_explain(path, false, -errno, &c->err);
-    struct stat st;
-    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-        close(fd);
-        return cli_fail(c, -EISDIR, "is-directory", "%s is a directory", path);
-    }
-    return fd;
-}
-
 /* Where a later resume finds the source; "" for pipes. */
-static json_t *source_json(const char *path)
+static json_t *source_json(const struct cli_end *source)
 {
-    char *real = strcmp(path, "-") ? realpath(path, NULL) : NULL;
+    if (source->kind == END_REMOTE)
+        return vd_wire_text(source->text);
+    char *real = strcmp(source->text, "-") ? realpath(source->text, NULL) : NULL;
     json_t *v = vd_wire_text(real ? real : "");
     free(real);
     return v;
 }
 
-/* A pool file for the import: made without a volume. */
-static int make_pool(struct cli *c, const struct cli_pool *p, int source)
+/* Runs `command`, a job that reads `source`. */
+int cli_job_from(struct cli *c, const struct cli_pool *p, const char *command, json_t *args,
+                 struct cli_end *source, json_t **ret)
 {
-    struct vd_create_options opt = {0};
+    struct cli_control k;
+    if (source->kind == END_RAW)
+        return cli_job_call(c, p, command, args, source->fd, ret);
+    if (source->kind == END_REMOTE) {
+        json_object_set_new(args, "remote", cli_end_remote(source));
+        return cli_job_call(c, p, command, args, -1, ret);
+    }
+    json_object_set_new(args, "foreign", json_true());
+    int r = cli_control_new(c, &k);
+    if (r == 0)
+        r = cli_control_offer(&k, source);
+    if (r == 0)
+        r = cli_job_call(c, p, command, args, k.theirs, ret);
+    else
+        json_decref(args);
+    if (r < 0 && !c->cancelled)
+        vd_image_explain(source->img, &c->err);
+    return cli_control_end(&k, r);
+}
+
+/* A pool file for the import: made without a volume. */
+static int make_pool(struct cli *c, const struct cli_pool *p, const struct cli_end *source)
+{
+    struct vd_create_options opt = {.size = cli_end_size(source)};
     struct vd_uuid uuid;
     bool no_reserve;
-    off_t size = lseek(source, 0, SEEK_END);
-    opt.size = size > 0 ? (uint64_t)size : 0;
     cli_size(c, "capacity", &opt.capacity);
     return vd_create(p->path, &opt, &uuid, &no_reserve, &c->err);
 }
 
-static int import_to(struct cli *c, const struct cli_pool *p, int source)
+static json_t *import_args(struct cli *c, const char *volume, const struct cli_end *source)
+{
+    json_t *args =
+        json_pack("{s:s, s:o, s:b, s:b}", "volume", volume, "source", source_json(source),
+                  "overwrite", cli_flag(c, "overwrite"), "verify", cli_flag(c, "verify"));
+    if (args && source->kind == END_IMAGE) {
+        json_object_set_new(args, "format", json_string(vd_format_name(source->format)));
+        json_object_set_new(args, "trust", json_boolean(cli_flag(c, "trust-source")));
+    }
+    return args;
+}
+
+static int import_to(struct cli *c, const struct cli_pool *p, struct cli_end *source)
 {
     struct stat st;
     bool made = p->ref.kind == VD_POOL_PATH && lstat(p->path, &st) < 0 && errno == ENOENT;
@@ -119,10 +116,8 @@ static int import_to(struct cli *c, const struct cli_pool *p, int source)
     } else if (cli_text(c, "capacity")) {
         return cli_fail(c, -EINVAL, "usage", "--capacity is for a file that is made");
     }
-    json_t *result,
-        *args = json_pack("{s:s, s:o, s:b}", "volume", volume, "source", source_json(c->args[0]),
-                          "overwrite", cli_flag(c, "overwrite"));
-    r = cli_job_call(c, p, "import", args, source, &result);
+    json_t *result;
+    r = cli_job_from(c, p, "import", import_args(c, volume, source), source, &result);
     if (r < 0 && made) {
         /* Removed only while it is still what was made: an empty pool, or an interrupted import. */
         struct vd_error err = c->err;
@@ -141,76 +136,82 @@ static int import_to(struct cli *c, const struct cli_pool *p, int source)
 int cli_import(struct cli *c)
 {
     struct cli_pool p;
+    struct cli_end source;
     int r = cli_pool_get(c, 1, &p);
     if (r < 0)
         return r;
     if (p.ref.snapshot)
         r = cli_fail(c, -EINVAL, "target-invalid", "an import makes a volume: leave @%s out",
                      p.ref.snapshot);
-    if (r == 0)
-        r = open_source(c, c->args[0]);
-    if (r >= 0) {
-        int source = r;
-        r = import_to(c, &p, source);
-        close(source);
+    if (r == 0) {
+        c->target = c->args[0];
+        r = cli_source_open(c, c->args[0], "format", &source);
+    }
+    if (r == 0) {
+        r = import_to(c, &p, &source);
+        cli_end_done(&source);
     }
     cli_pool_done(&p);
     return r;
 }
 
-static int open_dest(struct cli *c, const char *path, bool *ret_made)
+/* --- export --- */
+
+static int export_image(struct cli *c, const struct cli_pool *p, json_t *args,
+                        const struct cli_end *dest, json_t **ret)
 {
-    if (strcmp(path, "-") == 0) {
-        if (isatty(STDOUT_FILENO))
-            return cli_fail(c, -EINVAL, "usage", "standard output is a terminal: give it a pipe");
-        struct stat out;
-        bool file =
-            fstat(STDOUT_FILENO, &out) == 0 && (S_ISREG(out.st_mode) || S_ISBLK(out.st_mode));
-        /* A pipe opened for reading too would never tell that its reader has gone. */
-        int fd = open_std(STDOUT_FILENO, file ? O_RDWR : O_WRONLY);
-        return fd < 0 ? cli_fail(c, fd, "copy-write", "standard output: %s", strerror(-fd)) : fd;
-    }
-    c->target = c->args[1];
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd >= 0) {
-        *ret_made = true;
-        return fd;
-    }
-    struct stat st;
-    if (errno == EEXIST && stat(path, &st) == 0) {
-        /* Pipes are there to be written to. */
-        if (S_ISFIFO(st.st_mode))
-            fd = open(path, O_WRONLY | O_CLOEXEC);
-        else if (!cli_flag(c, "overwrite"))
-            return cli_fail(c, -EEXIST, "exists-overwrite",
-                            "%s exists already: say --overwrite to write over it", path);
-        else
-            fd = open(path, O_RDWR | O_CLOEXEC);
-    }
-    return fd < 0 ? vd_access_explain(path, true, -errno, &c->err) : fd;
+    struct cli_control k;
+    json_object_set_new(args, "foreign", json_true());
+    int r = cli_control_new(c, &k);
+    if (r == 0)
+        r = cli_control_make(&k, dest, cli_flag(c, "verify"));
+    if (r == 0)
+        r = cli_job_call(c, p, "export", args, k.theirs, ret);
+    else
+        json_decref(args);
+    if (r < 0 && !c->cancelled && k.img)
+        vd_image_explain(k.img, &c->err);
+    return cli_control_end(&k, r);
+}
+
+static int export_to(struct cli *c, const struct cli_pool *p, const struct cli_end *dest,
+                     json_t **ret)
+{
+    json_t *args = cli_target_json(p);
+    if (cli_flag(c, "verify"))
+        json_object_set_new(args, "verify", json_true());
+    if (dest->kind == END_IMAGE)
+        return export_image(c, p, args, dest, ret);
+    if (dest->kind == END_REMOTE)
+        json_object_set_new(args, "remote", cli_end_remote(dest));
+    int r = cli_job_call(c, p, "export", args, dest->fd, ret);
+    if (r < 0 && dest->made)
+        unlink(dest->text);
+    return r;
 }
 
 int cli_export(struct cli *c)
 {
     struct cli_pool p;
+    struct cli_end dest;
     json_t *result;
-    bool made = false;
     int r = cli_pool_get(c, 0, &p);
     if (r < 0)
         return r;
     if (c->json && strcmp(c->args[1], "-") == 0)
         r = cli_fail(c, -EINVAL, "usage",
                      "--json and the exported data cannot share standard output");
-    int dest = r < 0 ? r : open_dest(c, c->args[1], &made);
-    if (dest < 0) {
+    if (r == 0) {
+        c->target = c->args[1];
+        r = cli_dest_open(c, c->args[1], &dest);
+    }
+    if (r < 0) {
         cli_pool_done(&p);
-        return dest;
+        return r;
     }
     c->target = c->args[0];
-    r = cli_job_call(c, &p, "export", cli_target_json(&p), dest, &result);
-    close(dest);
-    if (r < 0 && made)
-        unlink(c->args[1]);
+    r = export_to(c, &p, &dest, &result);
+    cli_end_done(&dest);
     cli_pool_done(&p);
     if (r < 0)
         return r;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Commands on jobs, and those that look at a whole pool or volume: check and diff. Yields. */
-#include "cli/cli_priv.h"
+#include "cli/ends_priv.h"
 
 #include "core/base/log.h"
-#include "server/access.h"
 #include "server/wire.h"
 
 #include <fcntl.h>
@@ -23,26 +22,51 @@ static int job_id(struct cli *c, int i, json_int_t *ret)
     return 0;
 }
 
-/* The path that the interrupted import recorded; "" when it has none. */
-static int recorded_source(struct cli *c, const struct cli_pool *p, json_int_t id, char **ret)
+/* What the interrupted import recorded of its source. */
+struct recorded {
+    char *source, *format;
+    bool trust;
+};
+
+static int recorded_source(struct cli *c, const struct cli_pool *p, json_int_t id,
+                           struct recorded *ret)
 {
     json_t *result, *job;
     size_t i;
     int r = cli_call(c, p, "job-list", json_object(), -1, &result);
     if (r < 0)
         return r;
-    *ret = NULL;
+    *ret = (struct recorded){0};
     json_array_foreach (json_object_get(result, "jobs"), i, job)
-        if (get_int(job, "id") == id)
-            *ret = strdup(get_str(job, "source"));
+        if (get_int(job, "id") == id && !ret->source) {
+            ret->source = strdup(get_str(job, "source"));
+            ret->format = strdup(get_str(job, "format"));
+            ret->trust = get_bool(job, "trust");
+        }
     json_decref(result);
-    if (!*ret)
+    if (!ret->source || !ret->format)
         return cli_fail(c, -ENOENT, "job-not-found", "there is no job %d", (int)id);
-    if (**ret)
+    if (*ret->source)
         return 0;
-    free(*ret);
     return cli_fail(c, -ESRCH, "job-not-interrupted",
                     "job %d cannot be resumed: only an interrupted import can", (int)id);
+}
+
+static int resume(struct cli *c, const struct cli_pool *p, json_int_t id, json_t **ret)
+{
+    struct recorded rec = {0};
+    struct cli_end source;
+    int r = recorded_source(c, p, id, &rec);
+    if (r == 0)
+        r = cli_source_reopen(c, c->n_args > 2 ? c->args[2] : rec.source, rec.format, rec.trust,
+                              &source);
+    if (r == 0) {
+        r = cli_job_from(c, p, "job-resume", json_pack("{s:I}", "id", id), &source, ret);
+        cli_end_done(&source);
+    }
+    free(rec.source);
+    free(rec.format);
+    return r;
 }
 
 int cli_job_resume(struct cli *c)
@@ -50,24 +74,12 @@ int cli_job_resume(struct cli *c)
     struct cli_pool p;
     json_int_t id;
     json_t *result;
-    char *source = NULL;
     int r = job_id(c, 1, &id);
     if (r == 0)
         r = cli_pool_get(c, 0, &p);
     if (r < 0)
         return r;
-    r = recorded_source(c, &p, id, &source);
-    if (r == 0) {
-        const char *path = c->n_args > 2 ? c->args[2] : source;
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            r = vd_access_explain(path, false, -errno, &c->err);
-        else
-            r = cli_job_call(c, &p, "job-resume", json_pack("{s:I}", "id", id), fd, &result);
-        if (fd >= 0)
-            close(fd);
-        free(source);
-    }
+    r = resume(c, &p, id, &result);
     cli_pool_done(&p);
     if (r < 0)
         return r;

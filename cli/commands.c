@@ -37,6 +37,10 @@ const struct cli_option cli_common_options[] = {
 };
 
 static const char target_help[] = "POOL[:VOLUME]; the volume may be left out when there is one";
+/* The names of foreign/format.c. */
+static const char format_choice[] = "raw|qcow2|vmdk|vdi|vhdx|vpc";
+static const char subformat_help[] =
+    "vmdk: monolithicSparse or streamOptimized. vdi, vhdx, vpc: dynamic or fixed.";
 static const char snapshot_help[] = "POOL[:VOLUME]@SNAPSHOT";
 static const char pool_help[] = "a registered name, or the path of the pool's file or device";
 
@@ -216,30 +220,64 @@ const struct cli_command cli_commands[] = {
      OPTIONS({"summary", CLI_FLAG, NULL, "Only how much changed."}), CLI_POOL | CLI_PROGRESS,
      OPENING | CANCELLED,
      EXAMPLES("vdisk diff tank:web@monday tank:web@tuesday", "Ranges in bytes."), cli_diff},
-    {"import", "copy a raw disk into a pool",
-     "Copies the file, block device or pipe (-) SOURCE into a new volume. TARGET is a volume of a "
-     "pool "
-     "that exists, or a file, which is made: a pool with one volume.\n\nAn import that its "
-     "server's "
-     "end has interrupted can be resumed; one that fails or is cancelled leaves nothing behind.",
-     ARGS({"SOURCE", ARG_FILE, .help = "a raw image, a block device, or - for standard input"},
+    {"import", "copy a disk into a pool",
+     "Copies SOURCE into a new volume: a raw file, a block device, a pipe (-), an NBD server "
+     "(nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH), or an image of another "
+     "program if --format says which. TARGET is a volume of a pool that exists, or a file, which "
+     "is made: a pool with one volume.\n\nWhat looks like an image is refused without --format: "
+     "a raw disk can hold what looks like one. The backing and data files of an image are followed "
+     "inside its own directory, and never through a protocol.\n\nAn import that its server's end "
+     "has interrupted can be resumed; one that fails or is cancelled leaves nothing behind. Other "
+     "formats than raw need qemu-storage-daemon (Debian: qemu-system-common).",
+     ARGS({"SOURCE", ARG_FILE, .help = "an image, a block device, an NBD URI, or - for a pipe"},
           {"TARGET", ARG_TARGET, .help = "POOL:VOLUME, or a file to make"}),
-     OPTIONS({"format", CLI_CHOICE, "raw", "What the source is."},
+     OPTIONS({"format", CLI_CHOICE, format_choice, "What the source is."},
+             {"trust-source", CLI_FLAG, NULL, "Follow the names in an image anywhere."},
+             {"verify", CLI_FLAG, NULL, "Read both again and compare them."},
              {"overwrite", CLI_FLAG, NULL, "Replace a volume that exists."},
              {"capacity", CLI_SIZE, "N", "For a file that is made: it never grows beyond this."}),
      CLI_POOL | CLI_NO_WAIT | CLI_PROGRESS | CLI_DETACH, OPENING | SPACE | CANCELLED,
      EXAMPLES("vdisk import debian.raw vm.vdk", "A new file with the content of the image.",
+              "vdisk import debian.qcow2 vm.vdk --format qcow2", "The same from a qcow2 image.",
               "zcat disk.gz | vdisk import - tank:web", "From a pipe."),
      cli_import},
     {"export", "copy a volume or snapshot out of a pool",
-     "Writes TARGET as a raw image to the file, block device or pipe (-) DEST. A live volume is "
-     "exported as it is at the moment the command begins. Holes stay holes.",
-     ARGS({"TARGET", ARG_TARGET, .help = "POOL[:VOLUME][@SNAPSHOT]"},
-          {"DEST", ARG_FILE, .help = "a file to make, a block device, or - for standard output"}),
-     OPTIONS({"format", CLI_CHOICE, "raw", "What to write."},
+     "Writes TARGET to the file, block device, pipe (-) or NBD server DEST. A live volume is "
+     "exported as it is at the moment the command begins. Holes stay holes.\n\nAn image in "
+     "another format than raw gets its name when it is complete: what is interrupted leaves "
+     "nothing behind. These need qemu-storage-daemon and qemu-img (Debian: qemu-system-common, "
+     "qemu-utils).",
+     ARGS(
+         {"TARGET", ARG_TARGET, .help = "POOL[:VOLUME][@SNAPSHOT]"},
+         {"DEST", ARG_FILE, .help = "a file to make, a block device, an NBD URI, or - for a pipe"}),
+     OPTIONS({"format", CLI_CHOICE, format_choice, "What to write; raw if it is left out."},
+             {"subformat", CLI_TEXT, "S", subformat_help},
+             {"compress", CLI_FLAG, NULL, "qcow2: with compressed clusters."},
+             {"verify", CLI_FLAG, NULL, "Read both again and compare them."},
              {"overwrite", CLI_FLAG, NULL, "Write over a file or device that exists."}),
      CLI_POOL | CLI_PROGRESS | CLI_DETACH, OPENING | SPACE | CANCELLED,
-     EXAMPLES("vdisk export vm.vdk@monday monday.raw", "A sparse raw file."), cli_export},
+     EXAMPLES("vdisk export vm.vdk@monday monday.raw", "A sparse raw file.",
+              "vdisk export vm.vdk vm.vmdk --format vmdk --subformat streamOptimized",
+              "What an OVA wants."),
+     cli_export},
+    {"convert", "copy a disk from one format to another",
+     "Copies SOURCE to DEST without a pool: files in any format, block devices, and NBD servers by "
+     "their URI. Both are named as for import and export. Holes stay holes, and a command that "
+     "fails or is cancelled leaves nothing behind.",
+     ARGS({"SOURCE", ARG_FILE, .help = "an image, a block device or an NBD URI"},
+          {"DEST", ARG_FILE, .help = "a file to make, a block device or an NBD URI"}),
+     OPTIONS({"format", CLI_CHOICE, format_choice, "What to write; raw if it is left out."},
+             {"source-format", CLI_CHOICE, format_choice, "What the source is."},
+             {"trust-source", CLI_FLAG, NULL, "Follow the names in an image anywhere."},
+             {"subformat", CLI_TEXT, "S", subformat_help},
+             {"compress", CLI_FLAG, NULL, "qcow2: with compressed clusters."},
+             {"verify", CLI_FLAG, NULL, "Read both again and compare them."},
+             {"overwrite", CLI_FLAG, NULL, "Write over a file or device that exists."}),
+     CLI_PROGRESS, NOT_FOUND | PERMISSION | SPACE | CANCELLED | DAMAGE | UNSUPPORTED,
+     EXAMPLES("vdisk convert vm.vmdk vm.qcow2 --source-format vmdk --format qcow2",
+              "From one image to another.", "vdisk convert nbd://host/disk disk.raw",
+              "From a server to a raw file."),
+     cli_convert},
     {"serve", "serve a pool's volumes to clients",
      "Becomes the owner of the pool and serves it until told to end by SIGTERM or SIGINT. Without "
      "a "

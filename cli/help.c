@@ -2,6 +2,8 @@
 /* Help texts, made from the table of commands. Prints to a stream; does not yield. */
 #include "cli/cli_priv.h"
 
+#define USAGE_COLUMNS 98
+
 #define WIDTH 79
 
 /* Prints `text` wrapped, each line after `indent` blanks; an empty line begins a paragraph. */
@@ -32,15 +34,33 @@ static void wrap(FILE *out, const char *text, int indent)
         fputs("\n", out);
 }
 
+/* One word of a usage line, on a line of its own where that would become too long. */
+static void usage_word(FILE *out, int *column, const char *word)
+{
+    int len = (int)strlen(word) + 1;
+    if (*column + len > USAGE_COLUMNS) {
+        fputs("\n        ", out);
+        *column = 8;
+    }
+    *column += len;
+    fprintf(out, " %s", word);
+}
+
 void cli_usage_line(FILE *out, const struct cli_command *cmd)
 {
-    fprintf(out, "vdisk %s", cmd->name);
-    for (const struct cli_arg *a = cmd->args; a && a->name; a++)
-        fprintf(out, " %s%s%s%s", a->optional ? "[" : "", a->name, a->optional ? "]" : "",
-                a->repeat ? "..." : "");
-    for (const struct cli_option *o = cmd->options; o && o->name; o++)
-        fprintf(out, " %s--%s%s%s%s%s", o->required ? "" : "[", o->name, o->meta ? " " : "",
-                o->meta ? o->meta : "", o->required ? "" : "]", o->repeat ? "..." : "");
+    char word[120];
+    int column = (int)strlen("Usage: ") + fprintf(out, "vdisk %s", cmd->name);
+    for (const struct cli_arg *a = cmd->args; a && a->name; a++) {
+        snprintf(word, sizeof(word), "%s%s%s%s", a->optional ? "[" : "", a->name,
+                 a->optional ? "]" : "", a->repeat ? "..." : "");
+        usage_word(out, &column, word);
+    }
+    for (const struct cli_option *o = cmd->options; o && o->name; o++) {
+        snprintf(word, sizeof(word), "%s--%s%s%s%s%s", o->required ? "" : "[", o->name,
+                 o->meta ? " " : "", o->meta ? o->meta : "", o->required ? "" : "]",
+                 o->repeat ? "..." : "");
+        usage_word(out, &column, word);
+    }
 }
 
 static void entry(FILE *out, const char *head, const char *help)

@@ -34,8 +34,8 @@ int cli_exit_status(const struct vd_error *err)
         {-EOPNOTSUPP, EXIT_UNSUPPORTED},
     };
     static const char *const usage[] = {
-        "usage",          "name-invalid", "size-invalid",     "bad-size",
-        "target-invalid", "target-twice", "volume-ambiguous", "property-invalid"};
+        "usage",        "name-invalid",     "size-invalid",     "bad-size",      "target-invalid",
+        "target-twice", "volume-ambiguous", "property-invalid", "format-needed", "bad-uri"};
     for (size_t i = 0; i < VD_ARRAY_SIZE(usage); i++)
         if (strcmp(err->id, usage[i]) == 0)
             return EXIT_USAGE;

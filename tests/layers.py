@@ -11,7 +11,7 @@ import re
 import sys
 
 BELOW_SERVER = ["core/base", "core/codec", "core/io", "core/block", "format", "pool", "snapshot",
-                "copy", "backup", "nbd", "vhost", "fuse"]
+                "copy", "foreign", "backup", "nbd", "vhost", "fuse"]
 DOOR = ["core/base", "core/io", "core/block"]
 ARROWS = {
     "core/base": [],
@@ -24,6 +24,7 @@ ARROWS = {
     "nbd": DOOR,
     "vhost": DOOR,
     "fuse": DOOR,
+    "foreign": DOOR,
     "copy": ["core/base", "core/io", "core/codec", "core/block"],
     "backup": ["core/base", "core/codec", "core/io", "core/block", "copy"],
     "server": BELOW_SERVER,

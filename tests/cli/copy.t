@@ -15,8 +15,8 @@ $ vdisk export a.vdk out.raw --overwrite --json
   "volume": "disk",
   "bytes": 8388608
 }
-$ vdisk export a.vdk --format qcow2 x.raw
-! vdisk: --format: "qcow2" is not one of raw: see "vdisk export --help"
+$ vdisk export a.vdk --format floppy x.raw
+! vdisk: --format: "floppy" is not one of raw|qcow2|vmdk|vdi|vhdx|vpc: see "vdisk export --help"
 [2]
 $ vdisk export a.vdk@none x.raw; ls
 a.vdk

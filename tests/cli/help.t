@@ -27,8 +27,9 @@ $ vdisk > /dev/null
 !   rollback           make a volume what it was at a snapshot
 !   clone              make a new volume from a snapshot or volume
 !   diff               list what changed between two points
-!   import             copy a raw disk into a pool
+!   import             copy a disk into a pool
 !   export             copy a volume or snapshot out of a pool
+!   convert            copy a disk from one format to another
 !   serve              serve a pool's volumes to clients
 !   job list           list the long jobs of a pool
 !   job wait           wait for a job to end
@@ -44,9 +45,9 @@ Usage: vdisk COMMAND ...
 $ vdisk --version
 vdisk 0.1.0
 $ vdisk --help | grep -c '^  [a-z]'
-32
+33
 $ vdisk help --list | wc -l
-32
+33
 $ vdisk help --list | while read -r c; do vdisk $c --help | grep -q "^Usage: vdisk $c" || echo no help for $c; done
 $ vdisk help --list | while read -r c; do vdisk $c -h | awk 'length > 100' ; done
 $ vdisk help --list | while read -r c; do vdisk $c --no-such-option > out 2> err; [ $? = 2 ] && [ ! -s out ] && [ $(wc -l < err) = 1 ] || echo $c; done

@@ -1,127 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Import and export of raw content, as jobs. The client has opened the file or pipe.
+ * Imports, as jobs: from a file or pipe that the client has opened, from an NBD server, or from a
+ * foreign image that the client has open (transfer_priv.h).
  *
  * 1. A volume that is being filled is called NAME.import-ID; it gets its name when it is complete
  *    and durable, so a half-made volume never looks like a whole one.
- * 2. An import from a file goes in steps; the cursor in the volume's property is written after the
- *    step is durable, so it never promises what is not there.
- * 3. A live volume that guests may write is exported from a snapshot made for that.
+ * 2. An import that is not from a pipe goes in steps; the cursor in the volume's property is
+ *    written after the step is durable, so it never promises what is not there.
  *
  * Yields.
  */
-#include "copy/copy.h"
 #include "core/base/text.h"
-#include "server/request_priv.h"
+#include "server/transfer_priv.h"
 #include "server/window_priv.h"
 
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define STEP VD_GIB(1)
-
-struct transfer {
-    struct vd_job *job;
-    int fd; /* -1 once it has been given away */
-    bool stream;
-    struct vd_stream *pipe; /* while it is open */
-    bool overwrite;
-    bool resumed;
-    struct request_target target;
-    char temp[VD_NAME_MAX + 1]; /* import: the volume while it is filled */
-    char source[700];           /* import: what the client calls it, "" for a pipe */
-    unsigned id;                /* import: of the job that began it */
-    uint64_t base;              /* bytes done by earlier steps */
-    uint64_t total, cursor;
-};
-
-static void transfer_free(void *arg)
-{
-    struct transfer *t = arg;
-    if (t->fd >= 0)
-        close(t->fd);
-    free(t);
-}
-
-static void transfer_progress(void *arg, const struct vd_copy_stats *now)
-{
-    struct transfer *t = arg;
-    t->job->done = t->base + now->done;
-}
-
-/* A pipe may be silent for ever. */
-static void transfer_unblock(void *arg)
-{
-    struct transfer *t = arg;
-    if (t->pipe)
-        vd_stream_shutdown(t->pipe);
-}
-
-static int pipe_open(struct transfer *t)
-{
-    int r = vd_stream_new(t->fd, &t->pipe);
-    if (r < 0)
-        t->pipe = NULL;
-    else
-        t->job->unblock = transfer_unblock;
-    t->fd = r < 0 ? t->fd : -1;
-    return r;
-}
-
-static void pipe_close(struct transfer *t)
-{
-    struct vd_stream *s = t->pipe;
-    t->job->unblock = NULL;
-    t->pipe = NULL;
-    vd_stream_close(s);
-}
-
-static int cancelled(struct vd_job *job, struct vd_error *err)
-{
-    return vd_fail(err, -ECANCELED, "cancelled", "%s was %s", job->kind,
-                   job->hold_over ? "interrupted" : "cancelled");
-}
-
-/* Whether `fd` is read and written by offset (a file or block device) or as a stream. */
-static int fd_kind(int fd, bool *ret_stream, struct vd_error *err)
-{
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return request_bad(err, "descriptor");
-    if (S_ISDIR(st.st_mode))
-        return vd_fail(err, -EISDIR, "is-directory", "that is a directory");
-    *ret_stream = !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode);
-    return 0;
-}
-
-static struct transfer *transfer_new(struct vd_call *call, struct vd_error *err)
-{
-    struct transfer *t = calloc(1, sizeof(*t));
-    if (!t) {
-        vd_fail(err, -ENOMEM, "no-memory", "out of memory");
-        return NULL;
-    }
-    t->fd = request_take_fd(call, 0);
-    t->overwrite = request_flag(call, "overwrite");
-    const char *source = request_str(call, "source");
-    if (source && strlen(source) < sizeof(t->source))
-        memcpy(t->source, source, strlen(source) + 1);
-    if (fd_kind(t->fd, &t->stream, err) == 0)
-        return t;
-    transfer_free(t);
-    return NULL;
-}
-
-/* --- import --- */
 
 static int import_mark(struct transfer *t, struct vd_error *err)
 {
     if (t->stream)
         return 0;
-    json_t *v = json_pack("{s:i, s:s, s:s, s:I, s:I, s:b}", "id", (int)t->id, "name",
-                          t->target.volume, "source", t->source, "cursor", (json_int_t)t->cursor,
-                          "total", (json_int_t)t->total, "overwrite", t->overwrite);
+    json_t *v =
+        json_pack("{s:i, s:s, s:s, s:I, s:I, s:b, s:b}", "id", (int)t->id, "name", t->target.volume,
+                  "source", t->source, "cursor", (json_int_t)t->cursor, "total",
+                  (json_int_t)t->total, "overwrite", t->overwrite, "verify", t->verify);
+    if (v && *t->format)
+        json_object_set_new(v, "format", json_string(t->format));
+    if (v && t->trust)
+        json_object_set_new(v, "trust", json_true());
     char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
     json_decref(v);
     if (!text)
@@ -157,31 +66,50 @@ static int import_check_name(struct vd_owner *o, struct transfer *t, struct vd_e
     return 0;
 }
 
+/* What is there is made durable, and then recorded. */
+static int import_save(struct transfer *t, struct vd_disk *dst, struct vd_error *err)
+{
+    int r = vd_disk_flush(dst);
+    if (r < 0)
+        return vd_fail(err, r, "copy-flush", "cannot flush the volume: %s", strerror(-r));
+    return t->cursor < t->total ? import_mark(t, err) : 0;
+}
+
+/* Data costs time, so it is recorded when there is a step's worth of it; going over holes again
+ * costs none. */
 static int import_steps(struct transfer *t, struct vd_disk *src, struct vd_disk *dst,
                         struct vd_error *err)
 {
-    struct vd_copy_options opt = {.flags = t->resumed ? 0 : VD_COPY_TARGET_ZERO,
+    /* A resumed one does not know how far beyond its cursor something was written. */
+    struct vd_copy_options opt = {.flags =
+                                      VD_COPY_NO_FLUSH | (t->resumed ? 0 : VD_COPY_TARGET_ZERO),
                                   .progress = transfer_progress,
                                   .arg = t,
                                   .cancel = &t->job->cancel};
+    uint64_t fresh = 0; /* bytes of data since the last time */
     while (t->cursor < t->total) {
+        struct vd_copy_stats stats = {0};
         uint64_t len = VD_MIN(STEP, t->total - t->cursor);
         struct vd_disk *from = window_new(src, t->cursor, len);
         struct vd_disk *to = window_new(dst, t->cursor, len);
         t->base = t->cursor;
-        int r = from && to ? vd_copy_disk(from, to, &opt, NULL, err)
+        int r = from && to ? vd_copy_disk(from, to, &opt, &stats, err)
                            : vd_fail(err, -ENOMEM, "no-memory", "out of memory");
         vd_disk_unref(from);
         vd_disk_unref(to);
-        if (r < 0)
+        if (r < 0) {
+            if (t->job->hold_over && fresh)
+                (void)import_save(t, dst, NULL);
             return r;
+        }
         t->cursor += len;
         t->job->done = t->cursor;
-        opt.flags = VD_COPY_TARGET_ZERO; /* beyond a resumed step nothing has been written */
-        if (t->cursor < t->total) {
-            r = import_mark(t, err);
+        fresh += stats.data;
+        if (fresh >= STEP / 2 || t->cursor == t->total) {
+            r = import_save(t, dst, err);
             if (r < 0)
                 return r;
+            fresh = 0;
         }
     }
     return 0;
@@ -189,7 +117,7 @@ static int import_steps(struct transfer *t, struct vd_disk *src, struct vd_disk 
 
 static int import_stream(struct transfer *t, struct vd_disk *dst, struct vd_error *err)
 {
-    int r = pipe_open(t);
+    int r = transfer_pipe_open(t);
     if (r < 0)
         return vd_fail(err, r, "copy-read", "cannot read the source: %s", strerror(-r));
     struct vd_copy_options opt = {.flags = VD_COPY_TARGET_ZERO | VD_COPY_GROW,
@@ -198,11 +126,36 @@ static int import_stream(struct transfer *t, struct vd_disk *dst, struct vd_erro
                                   .cancel = &t->job->cancel};
     struct vd_copy_stats stats = {0};
     r = vd_copy_from_stream(t->pipe, dst, &opt, &stats, err);
-    pipe_close(t);
+    transfer_pipe_close(t);
     t->total = stats.done;
     if (r == 0 && stats.done == 0)
         r = vd_fail(err, -EINVAL, "source-empty", "the source is empty");
     return r;
+}
+
+/* The source, which belongs to the caller. */
+static int source_open(struct transfer *t, struct vd_disk **ret, struct vd_error *err)
+{
+    if (t->remote) {
+        vd_disk_ref(t->remote);
+        *ret = t->remote;
+        return 0;
+    }
+    int r = vd_disk_raw(t->fd, true, ret, err);
+    t->fd = -1;
+    return r;
+}
+
+static int import_copy(struct transfer *t, struct vd_disk *src, struct vd_disk *dst,
+                       struct vd_error *err)
+{
+    struct vd_copy_options opt = {
+        .progress = transfer_progress, .arg = t, .cancel = &t->job->cancel};
+    int r = import_steps(t, src, dst, err);
+    if (r < 0 || !t->verify)
+        return r;
+    t->base = t->total;
+    return vd_copy_verify(src, dst, &opt, NULL, NULL, err);
 }
 
 /* Fills the volume t->temp, which exists. */
@@ -217,10 +170,9 @@ static int import_fill(struct transfer *t, struct vd_error *err)
     if (t->stream) {
         r = import_stream(t, dst, err);
     } else {
-        r = vd_disk_raw(t->fd, true, &src, err);
-        t->fd = -1;
+        r = source_open(t, &src, err);
         if (r == 0) {
-            r = import_steps(t, src, dst, err);
+            r = import_copy(t, src, dst, err);
             vd_disk_unref(src);
         }
     }
@@ -269,14 +221,50 @@ static int import_continue(struct transfer *t, struct vd_error *err)
     return import_mark(t, err);
 }
 
+static int size_changed(struct vd_error *err)
+{
+    return vd_fail(err, -EINVAL, "source-changed",
+                   "the source is no longer of the size it had: cancel the job and import again");
+}
+
+/* Connects to a source that is a server's; now its size is known. */
+static int import_connect(struct transfer *t, struct vd_error *err)
+{
+    int fds[VD_WIRE_FDS], nfds = 0, r = 0;
+    struct vd_disk_info info;
+    if (t->control) {
+        json_t *frame;
+        r = transfer_recv(t, &frame, fds, &nfds, err);
+        if (r < 0)
+            return r;
+        t->where = json_incref(json_object_get(frame, "remote"));
+        json_decref(frame);
+    }
+    r = transfer_connect(t, t->where, fds, nfds, true, err);
+    if (r < 0)
+        return r;
+    vd_disk_info(t->remote, &info);
+    if (info.size == 0)
+        return vd_fail(err, -EINVAL, "source-empty", "the source is empty");
+    if (t->resumed && t->total != info.size)
+        return size_changed(err);
+    t->total = info.size;
+    return 0;
+}
+
 static int import_job(struct vd_job *job, void *arg, json_t **ret, struct vd_error *err)
 {
     struct transfer *t = arg;
     struct vd_owner *o = job->owner;
-    t->job = job;
-    job->total = t->stream ? 0 : t->total;
+    int r = 0;
+    transfer_begin(t, job);
+    if (t->control || t->where)
+        r = import_connect(t, err);
+    if (r < 0) /* an interrupted one stays as it is */
+        return job->cancel ? transfer_cancelled(job, err) : r;
+    job->total = t->stream ? 0 : t->verify ? 2 * t->total : t->total;
     job->done = t->cursor;
-    int r = t->resumed ? import_continue(t, err) : import_begin(t, err);
+    r = t->resumed ? import_continue(t, err) : import_begin(t, err);
     if (r < 0 && !*t->temp)
         return r;
     if (r == 0)
@@ -284,19 +272,25 @@ static int import_job(struct vd_job *job, void *arg, json_t **ret, struct vd_err
     if (r == 0)
         r = import_finish(t, err);
     if (r == 0) {
-        job->done = job->total = t->total;
+        job->done = job->total = t->verify ? 2 * t->total : t->total;
         *ret = json_pack("{s:s, s:I}", "volume", t->target.volume, "bytes", (json_int_t)t->total);
         return 0;
     }
     if (job->cancel)
-        r = cancelled(job, err);
+        r = transfer_cancelled(job, err);
     /* What is interrupted can go on later; what failed or is not wanted leaves nothing behind. */
     if (r != -ECANCELED || !job->hold_over || t->stream)
         (void)vd_store_volume_delete(o->store, t->temp, true, NULL);
     return r;
 }
 
-/* Bytes of the source, padded to a sector as the volume will be. */
+/* Whether the source is a file or device of the client's. */
+static bool source_is_file(const struct transfer *t)
+{
+    return !t->stream && !t->control && !t->where;
+}
+
+/* Bytes of such a source, padded to a sector as the volume will be. */
 static int source_size(struct transfer *t, struct vd_error *err)
 {
     off_t end = lseek(t->fd, 0, SEEK_END);
@@ -370,6 +364,10 @@ static int left_add(void *arg, const char *volume, json_t *mark)
         json_pack("{s:i, s:s, s:O, s:s, s:O, s:O, s:O}", "id", (int)id, "kind", "import", "target",
                   target, "state", "interrupted", "done", json_object_get(mark, "cursor"), "total",
                   json_object_get(mark, "total"), "source", json_object_get(mark, "source"));
+    if (one && json_is_string(json_object_get(mark, "format")))
+        json_object_set(one, "format", json_object_get(mark, "format"));
+    if (one && json_is_true(json_object_get(mark, "trust")))
+        json_object_set_new(one, "trust", json_true());
     json_array_append_new(l->list, one); /* a mark that is not ours in shape is left out */
     return 0;
 }
@@ -420,7 +418,8 @@ int import_left_find(struct vd_owner *o, unsigned id, char volume[VD_NAME_MAX + 
     return 0;
 }
 
-/* {"volume", "source"?, "overwrite", "detach"} and the descriptor */
+/* {"volume", "source"?, "overwrite", "verify", "detach"} and the descriptor; or "remote":
+ * {"address", "export"}; or "foreign": true, "format", "trust" and a control socket */
 int request_import(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
     struct vd_owner *o = call->owner;
@@ -431,8 +430,11 @@ int request_import(struct vd_call *call, json_t **ret, struct vd_error *err)
     int r = request_need_str(call, "volume", &volume, err);
     if (r == 0)
         r = request_own_target(call, TARGET_VOLUME, &t->target, err);
-    if (r == 0 && !t->stream)
+    if (r == 0 && source_is_file(t))
         r = source_size(t, err);
+    if (r == 0 && t->stream && t->verify)
+        r = vd_fail(err, -EINVAL, "usage",
+                    "what comes from a pipe cannot be verified: it can be read only once");
     if (r == 0)
         r = skip_numbers(o, err);
     if (r < 0) {
@@ -453,17 +455,22 @@ static int resume_from(struct transfer *t, unsigned id, json_t *mark, struct vd_
         t->stream)
         return vd_fail(err, -EUCLEAN, "job-damaged",
                        "what job %u has recorded is damaged: cancel it", id);
-    int r = source_size(t, err);
-    if (r < 0)
-        return r;
-    if (t->total != (uint64_t)total)
-        return vd_fail(err, -EINVAL, "source-changed",
-                       "the source is no longer of the size it had: cancel the job and import "
-                       "again");
+    if (source_is_file(t)) {
+        int r = source_size(t, err);
+        if (r < 0)
+            return r;
+        if (t->total != (uint64_t)total)
+            return size_changed(err);
+    }
+    t->total = (uint64_t)total;
     snprintf(t->target.volume, sizeof(t->target.volume), "%s", name);
     snprintf(t->source, sizeof(t->source), "%s", source ? source : "");
     t->target.t.volume = t->target.volume;
     t->overwrite = json_is_true(json_object_get(mark, "overwrite"));
+    t->verify = json_is_true(json_object_get(mark, "verify"));
+    t->trust = json_is_true(json_object_get(mark, "trust"));
+    const char *format = json_string_value(json_object_get(mark, "format"));
+    snprintf(t->format, sizeof(t->format), "%s", format ? format : "");
     t->cursor = (uint64_t)cursor;
     t->resumed = true;
     return 0;
@@ -480,7 +487,7 @@ static bool import_runs(struct vd_owner *o, const char *temp)
     return false;
 }
 
-/* {"id", "detach"} and the descriptor of the source */
+/* {"id", "detach"} and the source, as for an import */
 int request_job_resume(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
     struct vd_owner *o = call->owner;
@@ -512,104 +519,4 @@ int request_job_resume(struct vd_call *call, json_t **ret, struct vd_error *err)
         return r;
     }
     return vd_job_call(call, "import", t->target.volume, import_job, t, transfer_free, ret, err);
-}
-
-/* --- export --- */
-
-static int export_to_stream(struct transfer *t, struct vd_disk *src,
-                            const struct vd_copy_options *opt, struct vd_error *err)
-{
-    int r = pipe_open(t);
-    if (r < 0)
-        return vd_fail(err, r, "copy-write", "cannot write to the pipe: %s", strerror(-r));
-    r = vd_copy_to_stream(src, t->pipe, opt, NULL, err);
-    pipe_close(t);
-    return r;
-}
-
-static int export_to_file(struct transfer *t, struct vd_disk *src, struct vd_copy_options *opt,
-                          struct vd_error *err)
-{
-    struct stat st;
-    struct vd_disk *dst;
-    struct vd_disk_info info;
-    if (fstat(t->fd, &st) < 0)
-        return vd_fail(err, -errno, "copy-write", "cannot look at the target: %s", strerror(errno));
-    if (S_ISREG(st.st_mode)) {
-        if (ftruncate(t->fd, 0) < 0 || ftruncate(t->fd, (off_t)t->total) < 0)
-            return vd_fail(err, -errno, "copy-write", "cannot set the file's size: %s",
-                           strerror(errno));
-        opt->flags |= VD_COPY_TARGET_ZERO;
-    }
-    int r = vd_disk_raw(t->fd, false, &dst, err);
-    t->fd = -1;
-    if (r < 0)
-        return r;
-    vd_disk_info(dst, &info);
-    if (info.size < t->total)
-        r = vd_fail(err, -ENOSPC, "target-too-small",
-                    "the target has %" PRIu64 " bytes, %" PRIu64 " are needed", info.size,
-                    t->total);
-    else
-        r = vd_copy_disk(src, dst, opt, NULL, err);
-    vd_disk_unref(dst);
-    return r;
-}
-
-static int export_run(struct transfer *t, struct vd_target from, struct vd_error *err)
-{
-    struct vd_disk *src;
-    struct vd_disk_info info;
-    struct vd_copy_options opt = {
-        .progress = transfer_progress, .arg = t, .cancel = &t->job->cancel};
-    int r = vd_store_open(t->job->owner->store, from, true, &src, err);
-    if (r < 0)
-        return r;
-    vd_disk_info(src, &info);
-    t->total = t->job->total = info.size;
-    r = t->stream ? export_to_stream(t, src, &opt, err) : export_to_file(t, src, &opt, err);
-    vd_disk_unref(src);
-    return r;
-}
-
-static int export_job(struct vd_job *job, void *arg, json_t **ret, struct vd_error *err)
-{
-    struct transfer *t = arg;
-    struct vd_owner *o = job->owner;
-    struct vd_target from = t->target.t;
-    t->job = job;
-    /* Read-only owners have no writers; everybody else may get one at any moment. */
-    bool snapshot = !from.snapshot && !o->read_only;
-    int r = 0;
-    if (snapshot) {
-        snprintf(t->temp, sizeof(t->temp), "export-%u-%" PRIx64, job->id, vd_loop_wall_s(o->loop));
-        from.snapshot = t->temp;
-        r = vd_store_snapshot_create(o->store, &from, 1, err);
-        if (r < 0)
-            return r;
-    }
-    r = export_run(t, from, err);
-    if (snapshot)
-        (void)vd_store_snapshot_delete(o->store, &from, 1, NULL);
-    if (r < 0 && job->cancel)
-        return cancelled(job, err);
-    if (r == 0)
-        *ret = json_pack("{s:s, s:I}", "volume", t->target.volume, "bytes", (json_int_t)t->total);
-    return r;
-}
-
-/* {"volume"?, "snapshot"?, "detach"} and the descriptor */
-int request_export(struct vd_call *call, json_t **ret, struct vd_error *err)
-{
-    char text[TARGET_TEXT];
-    struct transfer *t = transfer_new(call, err);
-    if (!t)
-        return err ? err->code : -EINVAL;
-    int r = request_own_target(call, TARGET_EITHER, &t->target, err);
-    if (r < 0) {
-        transfer_free(t);
-        return r;
-    }
-    return vd_job_call(call, "export", request_target_text(&t->target, text, sizeof(text)),
-                       export_job, t, transfer_free, ret, err);
 }
