@@ -136,9 +136,21 @@ static int visits_take(struct merge *mg, struct mbranch *b, const struct map3 *g
     return r < 0 ? r : left == 0;
 }
 
-/* Chooses where to look for what only this epoch needed. *groups gets that range's chunks. */
-static int purge_begin(struct merge *mg, struct mbranch *b, struct mepoch *e, struct map3 *groups)
+/* The last of the forgotten epochs from the k-th on that lie before `next`. */
+static uint64_t forgotten_end(const struct mbranch *b, unsigned k, uint64_t next)
 {
+    uint64_t end = b->ep[k].in.epoch;
+    for (; k < b->nep && b->ep[k].in.epoch < next; k++)
+        if (b->ep[k].in.recorded && !b->ep[k].in.kept)
+            end = b->ep[k].in.epoch;
+    return end;
+}
+
+/* Chooses where to look for what only this epoch needed, and those that are forgotten between the
+ * same two that are kept: where it was born, or where it died. *groups gets that range's chunks. */
+static int purge_begin(struct merge *mg, struct mbranch *b, unsigned k, struct map3 *groups)
+{
+    struct mepoch *e = &b->ep[k];
     unsigned i = epochs_ceil(b->keep, b->nkeep, e->in.epoch);
     uint64_t prev = i ? b->keep[i - 1] : 0;
     bool last = i == b->nkeep;
@@ -147,7 +159,7 @@ static int purge_begin(struct merge *mg, struct mbranch *b, struct mepoch *e, st
     e->out.purging = true;
     e->out.cursor = 0;
     e->out.lo = prev;
-    e->out.hi = e->in.epoch;
+    e->out.hi = forgotten_end(b, k, last ? VD_EPOCH_MAX : b->keep[i]);
     e->out.head = last && !b->tip;
     int r = gather(mg, b->id, e->out.lo, e->out.hi, groups);
     if (r < 0 || e->out.head)
@@ -165,20 +177,57 @@ static int purge_begin(struct merge *mg, struct mbranch *b, struct mepoch *e, st
     return r;
 }
 
-static int purge_plan(struct merge *mg, struct mbranch *b, struct mepoch *e, uint64_t *budget)
+/* Does the purge of `e` look where that of `o`, planned a moment ago, does? Of many snapshots that
+ * are deleted at once nearly all do: one look is enough for all of them. */
+static bool same_purge(const struct mbranch *b, const struct mepoch *e, const struct mepoch *o)
 {
+    if (e->in.purging != o->in.purging)
+        return false;
+    if (!e->in.purging)
+        return epochs_ceil(b->keep, b->nkeep, e->in.epoch) ==
+               epochs_ceil(b->keep, b->nkeep, o->in.epoch);
+    return e->in.lo == o->in.lo && e->in.hi == o->in.hi && e->in.cursor == o->in.cursor &&
+           e->in.head == o->in.head;
+}
+
+static int purge_plan(struct merge *mg, struct mbranch *b, unsigned k, uint64_t *budget)
+{
+    struct mepoch *e = &b->ep[k];
     struct map3 groups = {0};
     int r;
 
     if (e->in.purging)
         r = gather(mg, b->id, e->in.lo, e->in.hi, &groups);
     else
-        r = purge_begin(mg, b, e, &groups);
+        r = purge_begin(mg, b, k, &groups);
     if (r == 0)
         r = visits_take(mg, b, &groups, e->out.head, &e->out.cursor, budget);
     map3_done(&groups);
     e->done = r == 1;
     return r < 0 ? r : 0;
+}
+
+static int purges_plan(struct merge *mg, struct mbranch *b, uint64_t *budget)
+{
+    const struct mepoch *before = NULL;
+    int r = 0;
+    for (unsigned k = 0; r == 0 && k < b->nep; k++) {
+        struct mepoch *e = &b->ep[k];
+        if (!e->in.recorded || e->in.kept)
+            continue;
+        if (before && same_purge(b, e, before)) {
+            e->out.purging = true;
+            e->out.lo = before->out.lo;
+            e->out.hi = before->out.hi;
+            e->out.head = before->out.head;
+            e->out.cursor = before->out.cursor;
+            e->done = before->done;
+        } else {
+            r = purge_plan(mg, b, k, budget);
+        }
+        before = e;
+    }
+    return r;
 }
 
 static int tip_plan(struct merge *mg, struct mbranch *b, uint64_t *budget)
@@ -266,9 +315,8 @@ int plan_purges(struct merge *mg)
         }
         if (!b->tip && b->tip_state != CATALOG_TIP_DEAD)
             r = tip_plan(mg, b, &budget);
-        for (unsigned k = 0; r == 0 && k < b->nep; k++)
-            if (b->ep[k].in.recorded && !b->ep[k].in.kept)
-                r = purge_plan(mg, b, &b->ep[k], &budget);
+        if (r == 0)
+            r = purges_plan(mg, b, &budget);
         purges_wait(b);
         visits_sort(b);
     }
