@@ -237,9 +237,11 @@ int vd_child_start(const struct vd_child_options *opt, struct vd_child **ret, st
     return 0;
 }
 
-bool vd_child_running(const struct vd_child *c)
+bool vd_child_ended(struct vd_child *c, uint64_t ns)
 {
-    return c->running;
+    if (c->running)
+        (void)vd_wait_for(&c->changed, ns);
+    return !c->running;
 }
 
 void vd_child_signal(struct vd_child *c, int signal)

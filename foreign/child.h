@@ -30,7 +30,8 @@ int vd_child_start(const struct vd_child_options *opt, struct vd_child **ret, st
 /* Waits for its end. 0 when it exited with status 0, else -EIO "child-failed" with its words,
  * in which "/proc/self/fd/N" is names[N - 3]. VD_YIELDS */
 int vd_child_wait(struct vd_child *c, const char *const *names, int n, struct vd_error *err);
-bool vd_child_running(const struct vd_child *c);
+/* Has it ended, or does it within `ns`? VD_YIELDS */
+bool vd_child_ended(struct vd_child *c, uint64_t ns);
 /* Asks it to end in order, or ends it. */
 void vd_child_signal(struct vd_child *c, int signal);
 /* Kills it if it still runs, waits for it, frees. Takes NULL. VD_YIELDS */

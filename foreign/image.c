@@ -285,15 +285,21 @@ int vd_image_sockets(struct vd_image *img, int fds[VD_REMOTE_LINKS])
     return n;
 }
 
+/* A child that ends closes its connections first. */
+#define END_NS UINT64_C(300000000)
+
 void vd_image_explain(struct vd_image *img, struct vd_error *err)
 {
     const char *names[3];
     struct vd_error why;
-    if (img->aborted || !img->child || vd_child_running(img->child))
+    if (img->aborted || !img->child || !vd_child_ended(img->child, END_NS))
         return;
     int n = image_names(img, names, VD_ARRAY_SIZE(names));
     if (vd_child_wait(img->child, names, n, &why) < 0)
         *err = why;
+    else
+        (void)vd_fail(err, -EIO, "child-failed",
+                      "qemu-storage-daemon: it ended before its work was done: was it told to?");
 }
 
 void vd_image_abort(struct vd_image *img)
