@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Transfers that nobody waits for: of the cleaner and of checkpoints. A guest that writes one block
- * at a time would wait behind a megabyte of them each time; for its sake they go in short parts,
- * one after another. Where many requests are under way, or room is short, throughput is what
- * counts. Yields.
+ * Transfers that nobody waits for: of the cleaner and of checkpoints. What guests write waits
+ * behind them in the device's queue, so there are few at a time: enough to keep the device busy,
+ * and no more. A guest that writes one block at a time would still wait behind each; for its sake
+ * they go in short parts, one after another, unless room is short and throughput is what counts.
+ * Yields.
  */
 #include "pool/pool_priv.h"
 
@@ -12,7 +13,8 @@
 #define ALONE_BLOCKS 3 /* in a record: more are of many requests, or of large ones */
 #define PART_IOV (PART_BYTES / VD_BLOCK)
 
-bool behind_gently(const struct vd_pool *p)
+/* Does whoever writes wait for each block? */
+static bool gently(const struct vd_pool *p)
 {
     return p->log.company <= ALONE_BLOCKS * 16 && !space_is_short(p);
 }
@@ -57,7 +59,7 @@ static int transfer_run(struct vd_pool *p, const struct vd_io *io)
 /* Parts or wholes, side by side or one after another. */
 static int some_run(struct vd_pool *p, struct vd_io *ios, int n)
 {
-    if (!behind_gently(p))
+    if (!gently(p))
         return vd_dev_io(p->dev, ios, n);
     int failed = 0;
     for (int i = 0; i < n; i++) {

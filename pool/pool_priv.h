@@ -360,8 +360,6 @@ int cleaner_touch_meta(struct vd_pool *p);
 void touch_list_clear(struct vd_pool *p);
 
 /* behind.c */
-/* Whoever writes waits for each block: whatever nobody waits for should take short steps. */
-bool behind_gently(const struct vd_pool *p);
 /* vd_dev_io for what nobody waits for. VD_YIELDS */
 int behind_io(struct vd_pool *p, struct vd_io *ios, int n);
 

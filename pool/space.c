@@ -228,12 +228,12 @@ static bool space_comes_free(const struct vd_pool *p)
     return p->root.live_blocks && p->space.zeroed >= VD_MAX(ZEROED_MIN, p->root.live_blocks / 16);
 }
 
-/* Purges and folds advance with checkpoints: some of them each second while there are any. */
 static bool root_is_due(const struct vd_pool *p)
 {
     return p->client->backlog(p->client_arg) || space_comes_free(p);
 }
 
+/* Purges and folds advance with checkpoints: some of them each second while there are any. */
 static void keeper_background(struct vd_pool *p)
 {
     uint64_t now = vd_loop_now_ns(p->loop);

@@ -135,6 +135,13 @@ static int ask_branch(struct ask *a, uint64_t branch, const struct vd_run *old, 
     return r;
 }
 
+static void ask_afresh(struct ask *a)
+{
+    a->n = 0;
+    a->gone = 0;
+    a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
+}
+
 /* The answer for one branch: the number of runs. -EAGAIN: something changed, ask anew. VD_YIELDS */
 static int owner_in(struct ask *a, uint64_t branch)
 {
@@ -144,18 +151,14 @@ static int owner_in(struct ask *a, uint64_t branch)
     struct vd_run *old = NULL;
     size_t count = 0;
 
-    a->n = 0;
-    a->gone = 0;
-    a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
+    ask_afresh(a);
     int r = ask_branch(a, branch, NULL, 0, &need);
     if (r == 0 && a->left && forest_root(f, TREE_HISTORY)->height) {
         r = history_read(a->s, branch, a->q, &old, &count);
         if (r == 0 && forest_version(f) != version) {
             r = -ESTALE;
         } else if (r == 0 && count) {
-            a->n = 0;
-            a->gone = 0;
-            a->left = (uint32_t)((UINT64_C(1) << a->q->blocks) - 1);
+            ask_afresh(a);
             r = ask_branch(a, branch, old, count, &need);
         }
     }

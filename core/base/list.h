@@ -49,6 +49,18 @@ static inline struct vd_list *vd_list_pop(struct vd_list *head)
     return n;
 }
 
+/* All nodes of `from`, in order, to the end of `head`. */
+static inline void vd_list_push_all(struct vd_list *head, struct vd_list *from)
+{
+    if (vd_list_empty(from))
+        return;
+    head->prev->next = from->next;
+    from->next->prev = head->prev;
+    from->prev->next = head;
+    head->prev = from->prev;
+    vd_list_init(from);
+}
+
 #define vd_list_each(it, head) \
     for (struct vd_list *it = (head)->next; it != (head); it = it->next)
 #define vd_list_each_safe(it, head) \

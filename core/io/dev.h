@@ -66,8 +66,7 @@ enum vd_dev_flags {
     VD_DEV_RDONLY = 1,
     VD_DEV_CREATE = 2, /* make the file, 0600; -EEXIST if it is there (O_EXCL) */
     VD_DEV_NO_LOCK = 4,
-    VD_DEV_BUFFERED =
-        8, /* without O_DIRECT; also tried by itself where O_DIRECT is refused (tmpfs) */
+    VD_DEV_BUFFERED = 8, /* without O_DIRECT, as is tried where that is refused (tmpfs) */
 };
 /* Opens a file or block device with O_DIRECT and takes its lock (exclusive; shared for RDONLY):
  * OFD lock, released by close or death. -EBUSY, id "in-use", when another process has it: the

@@ -201,21 +201,12 @@ void fiber_entry(void)
     abort(); /* nobody switches to a fiber that has ended */
 }
 
-/* Moves all of `from` to the empty list `to`. */
-static void list_move(struct vd_list *from, struct vd_list *to)
-{
-    vd_list_init(to);
-    if (!vd_list_empty(from)) {
-        vd_list_push(from, to);
-        vd_list_remove(from);
-    }
-}
-
 static void run_batch(struct vd_loop *loop)
 {
     struct fiber_set *set = &loop->fibers;
     struct vd_list batch;
-    list_move(&set->ready, &batch);
+    vd_list_init(&batch);
+    vd_list_push_all(&batch, &set->ready);
     struct vd_list *it;
     while ((it = vd_list_pop(&batch))) {
         struct vd_fiber *f = vd_container_of(it, struct vd_fiber, link);
@@ -239,9 +230,7 @@ void fiber_run_ready(struct vd_loop *loop)
 {
     for (int i = 0; i < BATCHES_PER_TURN && !vd_list_empty(&loop->fibers.ready); i++)
         run_batch(loop);
-    struct vd_list *it;
-    while ((it = vd_list_pop(&loop->fibers.yielded)))
-        vd_list_push(&loop->fibers.ready, it);
+    vd_list_push_all(&loop->fibers.ready, &loop->fibers.yielded);
 }
 
 static void switch_away(struct vd_fiber *f)

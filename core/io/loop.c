@@ -130,8 +130,7 @@ static void inbox_deliver(struct vd_loop *loop)
     vd_list_init(&batch);
     pthread_mutex_lock(&loop->inbox_lock);
     atomic_store(&loop->inbox_full, false);
-    while ((it = vd_list_pop(&loop->inbox)))
-        vd_list_push(&batch, it);
+    vd_list_push_all(&batch, &loop->inbox);
     pthread_mutex_unlock(&loop->inbox_lock);
     while ((it = vd_list_pop(&batch))) {
         struct loop_msg *msg = vd_container_of(it, struct loop_msg, link);
