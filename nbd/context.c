@@ -34,8 +34,7 @@ struct answer {
     struct nbd_conn *conn;
     const struct queries *queries;
     uint32_t option;
-    uint8_t *p;
-    size_t len, room;
+    struct nbd_replies replies;
     bool too_many;
 };
 
@@ -79,21 +78,7 @@ static bool is_wanted(const struct queries *qs, const char *name)
 
 static int answer_add(struct answer *a, uint32_t id, const char *name)
 {
-    size_t len = strlen(name), need = a->len + NBD_OPTION_REPLY_LEN + 4 + len;
-    if (need > a->room) {
-        size_t room = VD_MAX(2 * a->room, VD_MAX(need, VD_KIB(1)));
-        uint8_t *p = realloc(a->p, room);
-        if (!p)
-            return -ENOMEM;
-        a->p = p;
-        a->room = room;
-    }
-    uint8_t *to = a->p + a->len;
-    nbd_put_reply(to, a->option, NBD_REP_META_CONTEXT, 4 + len);
-    vd_put_be32(to + NBD_OPTION_REPLY_LEN, id);
-    memcpy(to + NBD_OPTION_REPLY_LEN + 4, name, len);
-    a->len = need;
-    return 0;
+    return nbd_replies_add(&a->replies, a->option, NBD_REP_META_CONTEXT, id, name);
 }
 
 static int add_since(void *arg, const struct vd_snapshot_info *info)
@@ -137,7 +122,7 @@ static int answer_send(struct answer *a, int r)
                                "at most 16 snapshots can be compared with at a time");
     if (r < 0)
         return nbd_reply_error(c, a->option, NBD_REP_ERR_POLICY, "the contexts cannot be listed");
-    r = a->len > 0 ? vd_stream_write(c->stream, a->p, a->len) : 0;
+    r = a->replies.len > 0 ? vd_stream_write(c->stream, a->replies.p, a->replies.len) : 0;
     return r < 0 ? r : nbd_reply(c, a->option, NBD_REP_ACK, NULL, 0);
 }
 
@@ -175,7 +160,7 @@ int nbd_option_contexts(struct nbd_conn *c, uint32_t option, struct nbd_cursor c
     if (r != 0 && queries.choose)
         nbd_contexts_forget(c);
     r = answer_send(&answer, r);
-    free(answer.p);
+    free(answer.replies.p);
     return r;
 }
 

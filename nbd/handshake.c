@@ -46,33 +46,14 @@ static int option_export_name(struct nbd_conn *c, const uint8_t *name, size_t le
     return r < 0 ? r : 1;
 }
 
-struct list_reply {
-    uint8_t *p;
-    size_t len, cap;
-};
-
 static int list_add(void *arg, const char *full)
 {
-    struct list_reply *list = arg;
-    size_t len = strlen(full), need = list->len + NBD_OPTION_REPLY_LEN + 4 + len;
-    if (need > list->cap) {
-        size_t cap = VD_MAX(2 * list->cap, VD_MAX(need, VD_KIB(4)));
-        uint8_t *p = realloc(list->p, cap);
-        if (!p)
-            return -ENOMEM;
-        list->p = p;
-        list->cap = cap;
-    }
-    nbd_put_reply(list->p + list->len, NBD_OPT_LIST, NBD_REP_SERVER, 4 + len);
-    vd_put_be32(list->p + list->len + NBD_OPTION_REPLY_LEN, (uint32_t)len);
-    memcpy(list->p + list->len + NBD_OPTION_REPLY_LEN + 4, full, len);
-    list->len = need;
-    return 0;
+    return nbd_replies_add(arg, NBD_OPT_LIST, NBD_REP_SERVER, (uint32_t)strlen(full), full);
 }
 
 static int option_list(struct nbd_conn *c, size_t len)
 {
-    struct list_reply list = {0};
+    struct nbd_replies list = {0};
     if (len > 0)
         return nbd_reply_error(c, NBD_OPT_LIST, NBD_REP_ERR_INVALID, "list takes no data");
     int r = nbd_export_list(c->server, list_add, &list);

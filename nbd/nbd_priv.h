@@ -187,6 +187,14 @@ bool nbd_get_string(struct nbd_cursor *cur, const uint8_t **ret, size_t *len);
 #define NBD_NO_SENSE "the option's data make no sense"
 /* The head of a reply, NBD_OPTION_REPLY_LEN bytes. */
 void nbd_put_reply(uint8_t *to, uint32_t option, uint32_t type, size_t len);
+/* Replies gathered, to go out with one call. `p` is to be freed. */
+struct nbd_replies {
+    uint8_t *p;
+    size_t len, room;
+};
+/* One more, of a number and a name. 0 or -ENOMEM. */
+int nbd_replies_add(struct nbd_replies *rs, uint32_t option, uint32_t type, uint32_t word,
+                    const char *name);
 int nbd_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const void *data,
               size_t len); /* VD_YIELDS */
 int nbd_reply_error(struct nbd_conn *c, uint32_t option, uint32_t type,

@@ -5,6 +5,8 @@
  */
 #include "nbd/nbd_priv.h"
 
+#include <stdlib.h>
+
 bool nbd_get_bytes(struct nbd_cursor *cur, size_t n, const uint8_t **ret)
 {
     if (cur->left < n)
@@ -48,6 +50,26 @@ void nbd_put_reply(uint8_t *to, uint32_t option, uint32_t type, size_t len)
     vd_put_be32(to + 8, option);
     vd_put_be32(to + 12, type);
     vd_put_be32(to + 16, (uint32_t)len);
+}
+
+int nbd_replies_add(struct nbd_replies *rs, uint32_t option, uint32_t type, uint32_t word,
+                    const char *name)
+{
+    size_t len = strlen(name), need = rs->len + NBD_OPTION_REPLY_LEN + 4 + len;
+    if (need > rs->room) {
+        size_t room = VD_MAX(2 * rs->room, VD_MAX(need, VD_KIB(4)));
+        uint8_t *p = realloc(rs->p, room);
+        if (!p)
+            return -ENOMEM;
+        rs->p = p;
+        rs->room = room;
+    }
+    uint8_t *to = rs->p + rs->len;
+    nbd_put_reply(to, option, type, 4 + len);
+    vd_put_be32(to + NBD_OPTION_REPLY_LEN, word);
+    memcpy(to + NBD_OPTION_REPLY_LEN + 4, name, len);
+    rs->len = need;
+    return 0;
 }
 
 int nbd_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const void *data, size_t len)
