@@ -91,6 +91,7 @@ static void bulk_encode(const struct vd_entry *e, void *p)
     struct od_entry_bulk *d = p;
 
     d->blocks = vd_le16((uint16_t)e->blocks);
+    d->hints = vd_le16(e->hints);
     d->branch = vd_le32((uint32_t)e->branch);
     d->lba = vd_le64(e->lba);
     d->addr = addr_encode(e->addr);
@@ -207,10 +208,10 @@ static int bulk_decode(const void *p, size_t len, struct vd_entry *e)
 {
     const struct od_entry_bulk *d = p;
 
-    if (len < sizeof(*d) || !bytes_zero(d->pad, sizeof(d->pad)) ||
-        !bytes_zero(d->pad1, sizeof(d->pad1)))
+    if (len < sizeof(*d) || !bytes_zero(d->pad, sizeof(d->pad)))
         return -EUCLEAN;
     e->blocks = vd_get16(d->blocks);
+    e->hints = vd_get16(d->hints);
     e->branch = vd_get32(d->branch);
     e->lba = vd_get64(d->lba);
     e->addr = addr_decode(d->addr);

@@ -153,6 +153,7 @@ struct vd_entry {
     uint32_t payload;
     uint32_t count;                /* RELOCATE: relocations in `blocks` payload blocks, twice */
     struct vd_addr addr;           /* BULK; EMPTIED: the segment */
+    uint16_t hints;                /* BULK: block of that segment that the hint block is for */
     uint64_t epoch;                /* EPOCH */
     uint64_t csum[VD_CELL_BLOCKS]; /* WRITE, BULK; RELOCATE: csum[0], of one copy */
     uint64_t key[3];               /* CATALOG */

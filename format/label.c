@@ -259,8 +259,8 @@ int label_decode(const void *buf4k, struct vd_label *ret)
 
 char *feature_names(uint64_t incompat, char *buf, size_t len)
 {
-    static const char *const name[] = {"multi-device", "redundancy", "tiers",
-                                       "compression",  "encryption", "dedup"};
+    static const char *const name[] = {"multi-device", "redundancy", "tiers", "compression",
+                                       "encryption",   "dedup",      "refill"};
     size_t used = 0;
 
     if (len > 0)

@@ -35,7 +35,8 @@
 #define OD_INCOMPAT_COMPRESSION (UINT64_C(1) << 3)
 #define OD_INCOMPAT_ENCRYPTION (UINT64_C(1) << 4)
 #define OD_INCOMPAT_DEDUP (UINT64_C(1) << 5)
-#define OD_INCOMPAT_KNOWN UINT64_C(0)
+#define OD_INCOMPAT_REFILL (UINT64_C(1) << 6)
+#define OD_INCOMPAT_KNOWN OD_INCOMPAT_REFILL
 
 /* Address of stored bytes: segment number and offset in it in sectors of 512 bytes. */
 struct od_addr {
@@ -218,13 +219,14 @@ struct od_record {
 };
 #define OD_RECORD_COMMIT 1 /* the operation that its entries belong to ends in this record */
 #define OD_RECORD_SEAL 2   /* written only to move the horizon; for people who look */
+#define OD_RECORD_HINTS 4  /* bulk: a hint block of a segment that was refilled */
 
 /* Entries: a type byte, a flags byte, total length (multiple of 8), then by type. */
 enum od_entry_type {
     OD_ENTRY_WRITE = 1,    /* payload in this record */
     OD_ENTRY_ZERO = 2,     /* reads as zeroes from here on (zero, trim) */
     OD_ENTRY_RELOCATE = 3, /* old addresses -> new addresses */
-    OD_ENTRY_BULK = 4,     /* as WRITE, payload at an address already complete */
+    OD_ENTRY_BULK = 4,     /* as WRITE, payload at an address */
     OD_ENTRY_EPOCH = 5,
     OD_ENTRY_CATALOG = 6, /* put or delete one catalogue key */
     OD_ENTRY_SEGMENT = 7, /* a segment was opened */
@@ -252,9 +254,9 @@ struct od_entry_zero {
 struct od_entry_bulk { /* + csum[blocks] */
     struct od_entry e;
     le16_t blocks;
-    uint8_t pad[2];
+    le16_t hints; /* block of that segment where the hint block lies, or will; 0 = none */
     le32_t branch;
-    uint8_t pad1[4];
+    uint8_t pad[4];
     le64_t lba;
     struct od_addr addr;
 };
@@ -295,7 +297,8 @@ struct od_entry_emptied {
 };
 
 /* Bulk header: same 4096-byte frame as a record with magic OD_MAGIC_BULK and seq 0. Its entries are
- * od_entry_write hints of whose data follows: branch and lba when it was stored. */
+ * od_entry_write hints of whose data follows: branch and lba when it was stored. A hint block, which
+ * has the flag OD_RECORD_HINTS and no payload, has od_entry_bulk instead, of its own segment. */
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 

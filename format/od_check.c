@@ -135,6 +135,7 @@ AT(od_entry_zero, lba, 8);
 AT(od_entry_zero, blocks, 16);
 SIZE(od_entry_bulk, 32);
 AT(od_entry_bulk, blocks, 4);
+AT(od_entry_bulk, hints, 6);
 AT(od_entry_bulk, branch, 8);
 AT(od_entry_bulk, lba, 16);
 AT(od_entry_bulk, addr, 24);

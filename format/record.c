@@ -45,7 +45,7 @@ uint64_t record_seal(struct vd_record *rec, void *buf4k)
 
 /* The entries fill their bytes exactly, name blocks of the payload only, and at most one of them
  * relocates. */
-static int entries_check(struct entry_walk w, uint32_t payload_blocks, bool bulk)
+static int entries_check(struct entry_walk w, uint32_t payload_blocks)
 {
     struct vd_entry e;
     unsigned relocates = 0;
@@ -53,13 +53,25 @@ static int entries_check(struct entry_walk w, uint32_t payload_blocks, bool bulk
 
     while ((r = entry_next(&w, &e)) > 0) {
         uint64_t copies = e.type == VD_ENTRY_WRITE ? 1 : e.type == VD_ENTRY_RELOCATE ? 2 : 0;
-        if (bulk && e.type != VD_ENTRY_WRITE)
-            return -EUCLEAN;
         if (copies && e.payload + copies * e.blocks > payload_blocks)
             return -EUCLEAN;
         relocates += e.type == VD_ENTRY_RELOCATE;
     }
     return r < 0 ? r : w.left == 0 && relocates <= 1 ? 0 : -EUCLEAN;
+}
+
+/* A bulk header's entries are hints about what follows it, a hint block's about its segment. */
+static bool hints_valid(const struct vd_record *r, struct entry_walk w)
+{
+    struct vd_entry e;
+
+    while (entry_next(&w, &e) > 0) {
+        if (!(r->flags & OD_RECORD_HINTS) && e.type != VD_ENTRY_WRITE)
+            return false;
+        if (r->flags & OD_RECORD_HINTS && (e.type != VD_ENTRY_BULK || e.addr.seg != r->at.seg))
+            return false;
+    }
+    return !(r->flags & OD_RECORD_HINTS) || r->payload_blocks == 0;
 }
 
 static bool lengths_valid(const struct vd_record *r)
@@ -74,8 +86,8 @@ static bool lengths_valid(const struct vd_record *r)
 static bool flags_valid(const struct vd_record *r)
 {
     if (r->bulk)
-        return r->flags == 0 && r->prev_flags == 0 && r->seq == 0 && r->echo_count == 0 &&
-               r->prev_payload_blocks == 0;
+        return (r->flags & ~OD_RECORD_HINTS) == 0 && r->prev_flags == 0 && r->seq == 0 &&
+               r->echo_count == 0 && r->prev_payload_blocks == 0;
     if ((r->flags | r->prev_flags) & ~RECORD_FLAGS)
         return false;
     /* A record cannot know itself to be flushed. */
@@ -119,10 +131,12 @@ int record_decode(const void *buf4k, struct vd_record *ret)
         return -EUCLEAN;
     const uint8_t *echo = d->entries + r.entries_len;
     const uint8_t *tail = echo + r.echo_len;
-    int err = entries_check(entries_of(&r, buf4k), r.payload_blocks, r.bulk);
+    int err = entries_check(entries_of(&r, buf4k), r.payload_blocks);
+    if (err == 0 && r.bulk && !hints_valid(&r, entries_of(&r, buf4k)))
+        err = -EUCLEAN;
     if (err == 0)
         err = entries_check((struct entry_walk){echo, r.echo_len, r.echo_count},
-                            r.prev_payload_blocks, false);
+                            r.prev_payload_blocks);
     if (err < 0)
         return err;
     if (!bytes_zero(tail, (size_t)(d->entries + sizeof(d->entries) - tail)))

@@ -7,7 +7,7 @@
  * the root forgets be used again (I5). A failed merge leaves the old root, and the frozen overlay
  * stays to be merged again.
  */
-#include "pool/pool_priv.h"
+#include "pool/map_priv.h"
 
 #include <stdlib.h>
 
@@ -68,14 +68,17 @@ static int freeze(struct vd_pool *p)
     p->frozen = p->active;
     p->active = fresh;
     p->space.zeroed = 0;
+    space_frozen(p);
     note_log_position(p);
     return 0;
 }
 
 void pool_merge_live(struct pool_merge *m, struct vd_addr addr, int64_t blocks)
 {
-    if (addr.seg < m->pool->segs.count)
-        m->pool->segs.v[addr.seg].delta += (int32_t)blocks;
+    if (addr.seg >= m->pool->segs.count)
+        return;
+    m->pool->segs.v[addr.seg].delta += (int32_t)blocks;
+    map_merge(m->pool, addr, (uint64_t)(blocks < 0 ? -blocks : blocks));
 }
 
 bool pool_merge_wants(const struct pool_merge *m, enum tree_id t)
@@ -111,6 +114,12 @@ static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
         m->base[t] = m->root[t] = *forest_root(p->forest, t);
         p->ckpt.touch[t].pos = 0;
     }
+    p->ckpt.merging = true;
+    p->ckpt.nodes_others = p->stats.written[VD_STREAM_META_A];
+    if (p->client->backlog(p->client_arg))
+        p->ckpt.nodes_others += 2 * BACKGROUND_BUDGET;
+    for (int t = 0; t < TREE_COUNT; t++)
+        p->ckpt.nodes_others += 2 * p->ckpt.touch[t].count;
     int r = p->client->merge(p->client_arg, m);
     if (r == 0)
         r = meta_flush(p);
@@ -196,6 +205,7 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
     p->frozen = NULL;
     for (uint32_t i = 0; i < p->segs.count; i++)
         publish_segment(p, i, root->seq);
+    refill_merge_ends(p, true);
     p->log.window_bytes -= VD_MIN(p->ckpt.window, p->log.window_bytes);
     p->client->publish(p->client_arg);
     for (uint32_t i = 0; i < count; i++)
@@ -208,10 +218,11 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
     vd_log(VD_LOG_DEBUG,
            "%s: root %" PRIu64 "; blocks so far: %" PRIu64 " of guests; %" PRIu64
            " to the log (%" PRIu64 " headers), %" PRIu64 " by the cleaner from %" PRIu64
-           " segments, %" PRIu64 " of nodes; window %" PRIu64 " MiB",
+           " segments, %" PRIu64 " of nodes, %" PRIu64 " to dead places; window %" PRIu64 " MiB",
            vd_dev_path(p->dev), root->counter, p->stats.guest_blocks,
            p->stats.written[VD_STREAM_LOG], p->stats.records, p->stats.written[VD_STREAM_CLEAN],
-           p->stats.cleaned, 2 * p->stats.written[VD_STREAM_META_A], p->ckpt.window >> 20);
+           p->stats.cleaned, 2 * p->stats.written[VD_STREAM_META_A], p->stats.refilled,
+           p->ckpt.window >> 20);
     space_update_reserve(p);
 }
 
@@ -238,7 +249,10 @@ static int checkpoint_once(struct vd_pool *p)
     memcpy(root->log_next, p->ckpt.log_next, sizeof(root->log_next));
     root->log_csum = p->ckpt.csum;
     if (r == 0)
+        r = refill_checkpoint(p);
+    if (r == 0)
         r = merge(p, root, m);
+    p->ckpt.merging = false;
     uint32_t count = p->segs.count;
     if (r == 0) {
         freed = calloc(count, sizeof(*freed));
@@ -249,6 +263,7 @@ static int checkpoint_once(struct vd_pool *p)
             p->segs.v[i].delta = 0;
             p->segs.v[i].doomed = false;
         }
+        refill_merge_ends(p, false);
         return r;
     }
     publish(p, root, m, freed, count);

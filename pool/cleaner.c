@@ -16,7 +16,7 @@
  */
 #include "core/base/hash.h"
 #include "core/base/text.h"
-#include "pool/pool_priv.h"
+#include "pool/map_priv.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -50,6 +50,7 @@ struct clean {
     bool unread[VICTIMS_MAX];    /* or to be read again */
     uint32_t moved[VICTIMS_MAX]; /* blocks, of each victim */
     uint32_t gone[VICTIMS_MAX];  /* named by the trees, and replaced by the overlays */
+    uint64_t *seen;              /* bits: blocks of the victim that are accounted for */
     unsigned victims;
     uint64_t root;    /* counter of the root that the answers were about */
     uint32_t scanned; /* blocks since others had a turn */
@@ -104,7 +105,7 @@ static bool victim_some_day(const struct vd_pool *p, const struct pool_seg *s, d
 static bool victim_possible(const struct vd_pool *p, const struct pool_seg *s, double most)
 {
     return victim_some_day(p, s, most) && !s->victim && s->last_seq <= p->root.seq &&
-           s->unpublished == 0 && s->ghosts_until <= p->root.counter;
+           s->unpublished == 0 && !s->refilling && s->ghosts_until <= p->root.counter;
 }
 
 /* Blocks that moving what is live may take: a header for every 60 blocks at worst, and one more
@@ -221,7 +222,43 @@ static int run_add(struct clean *c, unsigned v, uint64_t branch, const struct vd
     return move_add(c, branch, run, data);
 }
 
-/* Asks the client about each hint of one header. */
+static bool seen_get(const struct clean *c, uint32_t block)
+{
+    return c->seen[block / 64] >> block % 64 & 1;
+}
+
+static void seen_set(struct clean *c, struct vd_addr at)
+{
+    uint32_t block = at.sector / VD_SECTORS_PER_BLOCK;
+    c->seen[block / 64] |= UINT64_C(1) << block % 64;
+}
+
+/* Asks the client about one hint. Several may be true of the same block, where it was filled again
+ * with what had been there before: it counts once. */
+static int hint_ask(struct clean *c, unsigned v, const struct pool_owner_query *q,
+                    struct vd_run *runs)
+{
+    uint64_t branch;
+    uint32_t gone;
+    int n = c->p->client->owner(c->p->client_arg, q, runs, VD_CELL_BLOCKS, &branch, &gone);
+    if (n < 0)
+        return n;
+    for (uint64_t i = 0; i < q->blocks; i++)
+        if (gone >> i & 1) {
+            c->gone[v]++;
+            seen_set(c, vd_addr_plus(q->addr, i));
+        }
+    for (int r = 0; r < n; r++) {
+        for (uint64_t i = 0; i < runs[r].blocks; i++)
+            seen_set(c, vd_addr_plus(runs[r].addr, i));
+        int res = run_add(c, v, branch, &runs[r]);
+        if (res < 0)
+            return res;
+    }
+    return 0;
+}
+
+/* Asks about each hint of one header. */
 static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
                        const uint8_t *header)
 {
@@ -232,22 +269,23 @@ static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
         return -ENOMEM;
     int more;
     while ((more = entry_next(&w, &e)) > 0) {
-        if (e.type != VD_ENTRY_WRITE)
+        if (e.type != VD_ENTRY_WRITE && e.type != VD_ENTRY_BULK)
             continue;
-        struct pool_owner_query q = {.branch = e.branch,
-                                     .lba = e.lba,
-                                     .blocks = e.blocks,
-                                     .addr = vd_addr_plus(rec->at, 1 + e.payload)};
-        uint64_t branch;
-        uint32_t gone;
-        int n = c->p->client->owner(c->p->client_arg, &q, runs, VD_CELL_BLOCKS, &branch, &gone);
-        if (n < 0)
-            return n;
-        c->gone[v] += gone;
-        for (int r = 0; r < n; r++) {
-            int res = run_add(c, v, branch, &runs[r]);
-            if (res < 0)
-                return res;
+        struct vd_addr at =
+            e.type == VD_ENTRY_WRITE ? vd_addr_plus(rec->at, 1 + e.payload) : e.addr;
+        if (at.seg != rec->at.seg)
+            continue;
+        uint32_t first = at.sector / VD_SECTORS_PER_BLOCK;
+        for (uint64_t from = 0, to; from < e.blocks; from = to + 1) {
+            for (to = from; to < e.blocks && !seen_get(c, first + (uint32_t)to); to++)
+                ;
+            struct pool_owner_query q = {.branch = e.branch,
+                                         .lba = e.lba + from,
+                                         .blocks = to - from,
+                                         .addr = vd_addr_plus(at, from)};
+            int r = q.blocks ? hint_ask(c, v, &q, runs) : 0;
+            if (r < 0)
+                return r;
         }
     }
     return more;
@@ -260,29 +298,37 @@ static bool victim_empty(const struct clean *c, unsigned v)
     return c->moved[v] + c->gone[v] == p->segs.v[c->victim[v]].live && c->root == p->root.counter;
 }
 
-/* Walks the headers of one victim. -EBADMSG, -EIO: something cannot be read. */
+/* The header or hint block at `block` of a victim that was read. Headers that nothing needs may
+ * have been filled with something else, and behind those that are needed a segment may have been
+ * filled again: every block is looked at. */
+static bool header_there(const struct vd_pool *p, uint32_t seg, uint32_t block,
+                         const uint8_t *header, struct vd_record *rec)
+{
+    return record_decode(header, rec) == 0 && rec->pool == p->pool64 && rec->at.seg == seg &&
+           rec->at.sector == block * VD_SECTORS_PER_BLOCK &&
+           block + 1 + rec->payload_blocks <= p->seg_blocks;
+}
+
+/* Looks for the headers in one victim. -EBADMSG, -EIO: something cannot be read. */
 static int victim_walk(struct clean *c, unsigned v)
 {
     struct vd_pool *p = c->p;
     uint32_t seg = c->victim[v];
-    bool bulk = p->segs.v[seg].stream == VD_STREAM_CLEAN;
     int r = c->unread[v] ? vd_dev_read(p->dev, seg_off(p, seg), c->data[v], p->chunk_size) : 0;
     c->unread[v] = true;
-    for (uint32_t block = 0; r == 0 && block < p->seg_blocks;) {
+    memset(c->seen, 0, p->seg_blocks / 8);
+    for (uint32_t block = 0; r == 0 && block < p->seg_blocks; block++) {
         struct vd_record rec;
         struct pool_seg *s = &p->segs.v[seg]; /* the array may move while this waits */
         const uint8_t *header = c->data[v] + (size_t)block * VD_BLOCK;
-        if (record_decode(header, &rec) < 0 || rec.bulk != bulk || rec.pool != p->pool64 ||
-            rec.at.seg != seg || rec.at.sector != block * VD_SECTORS_PER_BLOCK ||
-            block + 1 + rec.payload_blocks > p->seg_blocks)
-            break;
+        if (!header_there(p, seg, block, header, &rec))
+            continue;
         /* Replay knows of a segment only that entries name it; its first header says the rest. */
         if (block == 0 && s->rid == 0)
             s->rid = rec.rid;
         if (rec.rid != s->rid)
-            break;
+            continue;
         r = header_scan(c, v, &rec, header);
-        block += 1 + rec.payload_blocks;
         c->scanned += 1 + rec.payload_blocks;
         if (c->scanned >= SCAN_TURN_BLOCKS) { /* others have waited long enough */
             c->scanned = 0;
@@ -411,6 +457,7 @@ static void out_add(struct clean *c, struct out_pieces *o, size_t from, size_t t
         (struct vd_io){.op = VD_IO_WRITE, .off = addr_off(p, rec.at), .iov = iov, .iovcnt = n};
     out->block += 1 + rec.payload_blocks;
     out_used(c, rec.at.seg);
+    map_header(p, rec.at, rec.payload_blocks);
     p->stats.written[VD_STREAM_CLEAN] += 1 + rec.payload_blocks;
 }
 
@@ -534,7 +581,9 @@ static int victims_read(struct clean *c)
 static int clean_run(struct clean *c)
 {
     struct vd_pool *p = c->p;
-    int r = victims_read(c);
+    uint64_t *seen VD_CLEANUP(vd_cleanup_free) = malloc(p->seg_blocks / 8);
+    c->seen = seen;
+    int r = seen ? victims_read(c) : -ENOMEM;
     for (unsigned v = 0; r == 0 && v < c->victims; v++)
         r = victim_scan(c, v);
     if (r == 0 && c->count) {

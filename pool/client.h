@@ -62,10 +62,10 @@ struct pool_client_ops {
     /* Which of the queried blocks does some version in HEAD or HISTORY of
      * (branch, lba) hold at that address? (No overlay points into a segment that is cleaned.) Runs
      * to ret (addr = where it lies, lba, born, csum; at most `max`, 32 are always enough), and the
-     * branch that owns them now to *branch. *gone counts blocks that a tree names but nothing will
-     * ever show again, once what has been applied is durable: the merge of the overlays as they are
-     * drops them. Returns the number of runs; must answer for the state at the time it returns.
-     * VD_YIELDS */
+     * branch that owns them now to *branch. Bits of *gone, from block 0 of the query on, are those
+     * that a tree names but nothing will ever show again, once what has been applied is durable:
+     * the merge of the overlays as they are drops them. Returns the number of runs; must answer for
+     * the state at the time it returns. VD_YIELDS */
     int (*owner)(void *c, const struct pool_owner_query *q, struct vd_run *ret, int max,
                  uint64_t *branch, uint32_t *gone);
     /* Is there background work that further checkpoints would advance? Never suspends. */

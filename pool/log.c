@@ -45,6 +45,12 @@ static void ops_finish(struct vd_list *ops, uint64_t seq, int res)
     }
 }
 
+static void rec_spare(struct vd_pool *p, struct log_rec *rec)
+{
+    refill_done(&rec->full);
+    vd_list_push(&p->log.spare, &rec->link);
+}
+
 /* Applies one complete record and acknowledges what ends in it. */
 static void rec_acknowledge(struct vd_pool *p, struct log_rec *rec)
 {
@@ -56,7 +62,7 @@ static void rec_acknowledge(struct vd_pool *p, struct log_rec *rec)
     if (rec->dsync && r == 0)
         p->log.durable_seq = VD_MAX(p->log.durable_seq, rec->seq);
     ops_finish(&rec->ops, rec->seq, r);
-    vd_list_push(&p->log.spare, &rec->link);
+    rec_spare(p, rec);
 }
 
 /* In sequence order, as far as records are complete. An operation over several records counts when
@@ -87,16 +93,31 @@ static void log_complete(struct vd_pool *p)
         vd_wake_one(&l->work); /* for what waited for company, or to go on to the next segment */
 }
 
+/* Header and payload, all blocks that fill dead places elsewhere, and hint blocks that became
+ * complete with them, at once: the record is there when all of them are. */
 static int rec_write(struct vd_pool *p, struct log_rec *rec)
 {
-    struct vd_io io = {
+    struct vd_io *io = rec->io;
+    int n = 0, hints = 0;
+    io[n++] = (struct vd_io){
         .op = VD_IO_WRITE,
-        .flags = rec->dsync ? VD_IO_DSYNC : 0,
         .off = addr_off(p, rec->at),
         .iov = rec->iov,
         .iovcnt = rec->iovcnt,
     };
-    return vd_dev_io(p->dev, &io, 1);
+    for (unsigned i = 0; i < rec->fills; i++) {
+        uint64_t off = addr_off(p, rec->fill_at[i]);
+        if (i && io[n - 1].off + (uint64_t)io[n - 1].iovcnt * VD_BLOCK == off) {
+            io[n - 1].iovcnt++; /* behind the one before */
+            continue;
+        }
+        io[n++] = (struct vd_io){.op = VD_IO_WRITE, .off = off, .iov = &rec->fill[i], .iovcnt = 1};
+    }
+    vd_list_each (it, &rec->full)
+        io[n++] = refill_io(p, refill_of(it), &rec->hint[hints++]);
+    for (int i = 0; i < n && rec->dsync; i++)
+        io[i].flags = VD_IO_DSYNC;
+    return vd_dev_io(p->dev, io, n);
 }
 
 /* Everything queued and in flight fails. */
@@ -107,7 +128,7 @@ static void log_drop(struct vd_pool *p)
     while ((n = vd_list_pop(&l->group))) {
         struct log_rec *rec = vd_container_of(n, struct log_rec, link);
         ops_finish(&rec->ops, rec->seq, -EIO);
-        vd_list_push(&l->spare, &rec->link);
+        rec_spare(p, rec);
     }
     vd_list_each_safe (it, &l->inflight) {
         struct log_rec *rec = vd_container_of(it, struct log_rec, link);
@@ -116,7 +137,7 @@ static void log_drop(struct vd_pool *p)
         vd_list_remove(&rec->link);
         l->inflight_count--;
         ops_finish(&rec->ops, rec->seq, -EIO);
-        vd_list_push(&l->spare, &rec->link);
+        rec_spare(p, rec);
     }
     l->queued = 0;
     while ((n = vd_list_pop(&l->queue)))
@@ -167,12 +188,13 @@ static void log_rewrite(struct vd_pool *p)
         int r = 0;
         vd_list_each (it, &l->inflight) {
             struct log_rec *rec = vd_container_of(it, struct log_rec, link);
-            if (l->block + 1 + rec->payload_blocks > p->seg_blocks) {
+            if (l->block + 1 + rec->payload_blocks + rec->fills > p->seg_blocks) {
                 pool_fail(p, "the log cannot be written");
                 r = -EIO;
                 break;
             }
             rec->dsync = false;
+            log_fills_inline(p, rec);
             log_seal_record(p, rec);
             rec->res = r = rec_write(p, rec);
             if (r < 0)
@@ -230,6 +252,7 @@ static void log_refuse(struct vd_pool *p)
         struct pool_op *op = vd_container_of(n, struct pool_op, link);
         l->queued -= op->count ? 1 : op->blocks;
         space_placed(p, op->charge);
+        p->refill.promised -= op->refill;
         op_finish(op, -ENOMEM);
     }
 }
@@ -288,6 +311,7 @@ int pool_commit(struct vd_pool *p, struct pool_op *op)
     op->fiber = vd_fiber_current();
     op->done = false;
     op->pos = op->charge = 0;
+    op->refill = 0;
     int r = space_admit(p, op);
     if (r < 0)
         return r;

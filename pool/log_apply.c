@@ -56,7 +56,7 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
             break;
         }
         case VD_ENTRY_BULK:
-            p->segs.v[e.addr.seg].last_seq = rec->seq;
+            p->segs.v[e.addr.seg].last_seq = VD_MAX(p->segs.v[e.addr.seg].last_seq, rec->seq);
             r = apply_map(p, &e, e.addr);
             break;
         case VD_ENTRY_ZERO:

@@ -8,7 +8,7 @@
  */
 #include "core/base/hash.h"
 #include "core/base/text.h"
-#include "pool/pool_priv.h"
+#include "pool/map_priv.h"
 
 #include <stdlib.h>
 
@@ -31,8 +31,10 @@ static struct log_rec *rec_new(struct vd_pool *p)
         }
         vd_list_init(&rec->link);
         vd_list_init(&rec->ops);
+        vd_list_init(&rec->full);
     }
     rec->payload_blocks = rec->bounced = 0;
+    rec->fills = rec->hints = 0;
     rec->commit = rec->done = rec->dsync = false;
     rec->res = 0;
     rec->iovcnt = 1;
@@ -45,6 +47,7 @@ static struct log_rec *rec_new(struct vd_pool *p)
 
 void log_rec_free(struct log_rec *rec)
 {
+    refill_done(&rec->full);
     free(rec->header);
     free(rec->bounce);
     free(rec);
@@ -71,11 +74,11 @@ static void build_entry(struct build *b, const struct vd_entry *e)
     b->count++;
 }
 
-/* Memory of `blocks` blocks at block `pos` of the operation, as iov entries of the record. Pieces
- * that are not whole aligned blocks are copied. False when the record has no room for that. */
-static bool build_payload(struct build *b, const struct pool_op *op, uint64_t pos, uint32_t blocks)
+/* Memory of `blocks` blocks at block `pos` of the operation, as it can be written from. Pieces that
+ * are not whole aligned blocks are copied. NULL when the record has no memory for that. */
+static uint8_t *build_memory(struct log_rec *rec, const struct pool_op *op, uint64_t pos,
+                             uint32_t blocks)
 {
-    struct log_rec *rec = b->rec;
     size_t skip = pos * VD_BLOCK, want = (size_t)blocks * VD_BLOCK;
     int i = 0;
     while (skip >= op->iov[i].iov_len)
@@ -86,7 +89,7 @@ static bool build_payload(struct build *b, const struct pool_op *op, uint64_t po
         if (!rec->bounce)
             rec->bounce = vd_alloc_aligned(LOG_PAYLOAD_BLOCKS * VD_BLOCK);
         if (!rec->bounce)
-            return false;
+            return NULL;
         uint8_t *to = rec->bounce + (size_t)rec->bounced * VD_BLOCK;
         rec->bounced += blocks;
         base = to;
@@ -97,6 +100,16 @@ static bool build_payload(struct build *b, const struct pool_op *op, uint64_t po
             want -= n;
         }
     }
+    return base;
+}
+
+/* Puts blocks of the operation behind the payload. */
+static bool build_payload(struct build *b, const struct pool_op *op, uint64_t pos, uint32_t blocks)
+{
+    struct log_rec *rec = b->rec;
+    uint8_t *base = build_memory(rec, op, pos, blocks);
+    if (!base)
+        return false;
     struct iovec *last = &rec->iov[rec->iovcnt - 1];
     if ((uint8_t *)last->iov_base + last->iov_len == base && rec->iovcnt > 1)
         last->iov_len += (size_t)blocks * VD_BLOCK;
@@ -123,6 +136,33 @@ static const uint8_t *op_block(const struct pool_op *op, uint64_t i, uint8_t *tm
     return tmp;
 }
 
+/* The block at op->pos, which goes to a dead place instead of the payload. 1; 0: there is no room
+ * in the record; -ENOSPC: there is no such place after all. */
+static int build_fill(struct build *b, const struct pool_op *op, const uint8_t *data)
+{
+    struct log_rec *rec = b->rec;
+    struct vd_entry e = {
+        .type = VD_ENTRY_BULK, .branch = op->branch, .lba = op->lba + op->pos, .blocks = 1};
+    size_t len = entry_size(&e);
+    if (build_left(b) < len || rec->fills == LOG_FILLS || rec->hints == LOG_HINTS || b->room == 0)
+        return 0;
+    uint8_t *base = build_memory(rec, op, op->pos, 1);
+    if (!base)
+        return 0;
+    struct refill *from;
+    if (!refill_slot(b->p, &e.addr, &from))
+        return -ENOSPC;
+    e.hints = refill_hints(from);
+    e.csum[0] = vd_xxh3(data, VD_BLOCK);
+    const uint8_t *at = rec->header + OD_RECORD_ENTRIES + b->len;
+    build_entry(b, &e);
+    rec->fill[rec->fills] = (struct iovec){base, VD_BLOCK};
+    rec->fill_at[rec->fills++] = e.addr;
+    b->room--; /* should the write fail, it goes to the payload */
+    rec->hints += refill_filled(b->p, from, b->p->log.next_seq, at, len, &rec->full);
+    return 1;
+}
+
 /* Encodes a piece of a WRITE from op->pos on: blocks of one cell, all zero or none. 0 when there is
  * no room for even one block. */
 static uint32_t build_write_piece(struct build *b, struct pool_op *op)
@@ -145,8 +185,13 @@ static uint32_t build_write_piece(struct build *b, struct pool_op *op)
         build_entry(b, &e);
         return i;
     }
+    if (op->refill) {
+        int r = build_fill(b, op, op_block(op, op->pos, tmp));
+        if (r >= 0)
+            return (uint32_t)r;
+    }
     if (build_left(b) < sizeof(struct od_entry_write) + sizeof(uint64_t) ||
-        b->rec->iovcnt == LOG_IOV)
+        (uint32_t)b->rec->iovcnt + b->rec->fills == LOG_IOV)
         return 0;
     uint32_t fit = (build_left(b) - (uint32_t)sizeof(struct od_entry_write)) / 8;
     n = VD_MIN(VD_MIN(n, fit), b->room);
@@ -180,7 +225,8 @@ static bool build_fits(const struct build *b, const struct pool_op *op)
 {
     if (op->count) {
         if (op->relocations && op->pos == 0 &&
-            (b->rec->relocations || op_payload(op) > b->room || b->rec->iovcnt == LOG_IOV))
+            (b->rec->relocations || op_payload(op) > b->room ||
+             (uint32_t)b->rec->iovcnt + b->rec->fills == LOG_IOV))
             return false;
         size_t need = 0;
         for (uint64_t i = op->pos; i < op->count && need <= build_left(b); i++)
@@ -188,8 +234,11 @@ static bool build_fits(const struct build *b, const struct pool_op *op)
         return need <= build_left(b);
     }
     uint64_t n = op->blocks - op->pos;
-    if (n > b->room || (uint64_t)b->rec->iovcnt + n > LOG_IOV)
+    if (n > b->room || (uint64_t)b->rec->iovcnt + b->rec->fills + n > LOG_IOV)
         return false;
+    if (op->refill)
+        return b->rec->fills + n <= LOG_FILLS && b->rec->hints + n <= LOG_HINTS &&
+               n * (sizeof(struct od_entry_bulk) + 8) <= build_left(b);
     if (n == 1)
         return build_left(b) >= sizeof(struct od_entry_write) + 8;
     return n * 32 + 2 * sizeof(struct od_entry_write) <= build_left(b);
@@ -226,6 +275,29 @@ static bool build_op(struct build *b, struct pool_op *op)
         op->pos += n;
     }
     return true;
+}
+
+void log_fills_inline(struct vd_pool *p, struct log_rec *rec)
+{
+    uint8_t *entries = p->log.scratch; /* as they were */
+    struct entry_walk w = {entries, rec->rec.entries_len, rec->rec.entry_count};
+    struct vd_entry e;
+    size_t len = 0;
+    if (rec->fills == 0)
+        return;
+    memcpy(entries, rec->header + OD_RECORD_ENTRIES, rec->rec.entries_len);
+    for (unsigned i = 0; entry_next(&w, &e) > 0;) {
+        if (e.type == VD_ENTRY_BULK) {
+            map_drop(p, e.addr.seg);
+            e.type = VD_ENTRY_WRITE;
+            e.payload = rec->payload_blocks++;
+            rec->iov[rec->iovcnt++] = rec->fill[i++];
+        }
+        len += entry_encode(&e, rec->header + OD_RECORD_ENTRIES + len);
+    }
+    rec->rec.entries_len = (unsigned)len;
+    rec->fills = rec->hints = 0;
+    vd_list_push_all(&p->refill.found, &rec->full); /* for the next checkpoint */
 }
 
 struct vd_segref log_segref(const struct vd_logref *l)
@@ -291,6 +363,7 @@ void log_seal_record(struct vd_pool *p, struct log_rec *rec)
     l->window_bytes += bytes;
     l->unflushed_bytes += bytes;
     p->stats.written[VD_STREAM_LOG] += bytes / VD_BLOCK;
+    map_header(p, rec->at, rec->payload_blocks);
     p->stats.records++;
 }
 
@@ -357,6 +430,7 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
         l->queued -= op->count ? 1 : op->blocks;
         charge += op->charge;
         op->charge = 0;
+        p->refill.promised -= op->refill;
     }
     if (first && !only_names && vd_list_empty(&rec->ops) && first->pos == began) {
         l->starved = true; /* there was no memory to copy anything to */
@@ -374,8 +448,11 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
         rec->rec.flags = OD_RECORD_SEAL;
     else
         l->data_seq = rec->seq;
-    l->company = (7 * l->company + 16 * rec->payload_blocks) / 8;
+    l->company = (7 * l->company + 16 * (rec->payload_blocks + rec->fills)) / 8;
     log_seal_record(p, rec);
+    l->window_bytes += (uint64_t)rec->fills * VD_BLOCK;
+    l->unflushed_bytes += (uint64_t)rec->fills * VD_BLOCK;
+    p->stats.refilled += rec->fills;
     vd_list_push(&l->inflight, &rec->link);
     l->inflight_count++;
     return rec;

@@ -90,6 +90,7 @@ int pool_format(struct vd_dev *dev, const struct pool_format_options *opt, struc
     l->minor = OD_FORMAT_MINOR;
     l->dev_count = 1;
     l->chunk_size = chunk;
+    l->incompat = OD_INCOMPAT_REFILL;
     l->incarnation = 1;
     l->created_s = vd_loop_wall_s(loop);
     l->capacity = opt->capacity;
@@ -130,6 +131,7 @@ static void pool_free(struct vd_pool *p)
     overlay_free(p->frozen);
     meta_done(p);
     log_done(p);
+    refill_end(p);
     cleaner_rest(p);
     touch_list_clear(p);
     for (int i = 0; i < TREE_COUNT; i++)
@@ -314,6 +316,7 @@ int pool_open(struct vd_dev *dev, unsigned flags, const struct pool_client_ops *
     vd_waitq_init(&p->space.kick);
     vd_waitq_init(&p->space.paced);
     log_init(p);
+    refill_init(p);
     int r = head_read_label(dev, &p->label, err);
     if (r == 0) {
         p->chunk_size = p->label.chunk_size;

@@ -83,6 +83,7 @@ struct pool_op {
     int res;
     bool done;
     uint64_t charge; /* blocks of space admitted and not yet placed */
+    uint32_t refill; /* blocks of it that go to dead places */
     uint64_t pos;    /* blocks or entries already encoded */
 };
 /* Logs it; returns when it is acknowledged (complete on the devices, as is all before it; with FUA

@@ -23,6 +23,7 @@ struct pool_seg {
     bool stuck;   /* could not be emptied: not to be tried again before its `live` changes */
     bool rotten;  /* cannot be read: not to be tried again */
     bool emptied; /* replay: the log says that nothing needed is left, and nothing came since */
+    bool refilling;       /* its dead blocks are being filled: nobody else's */
     uint32_t live;        /* blocks that the published trees name; for metadata, nodes */
     int32_t delta;        /* change to live by the merge under way */
     uint32_t pins;        /* readers between resolve and verify (I11) */
@@ -32,6 +33,7 @@ struct pool_seg {
     /* The trees may name what lay here before, until that root: merges find it by its address. */
     uint64_t ghosts_until;
     uint64_t victim_seq; /* once a root covers it, nothing of a victim should be left */
+    struct seg_map *map; /* which of its blocks are in use; NULL = not known */
 };
 
 struct pool_segments {
@@ -55,6 +57,8 @@ struct pool_segments {
 #define LOG_RECORDS 4           /* records in flight */
 #define LOG_PAYLOAD_BLOCKS 256u /* most payload of a record */
 #define LOG_IOV (LOG_PAYLOAD_BLOCKS + 1)
+#define LOG_FILLS 48 /* most blocks that it has written to dead places: as many as entries fit */
+#define LOG_HINTS 8  /* most hint blocks with it */
 
 struct log_rec {
     struct vd_list link;
@@ -70,7 +74,14 @@ struct log_rec {
     struct iovec iov[LOG_IOV];
     int iovcnt;
     const uint8_t *relocations; /* of its RELOCATE entry, if it has one */
-    struct vd_list ops;         /* pool_op that end in this record */
+    /* Its blocks in dead places of other segments, and hint blocks that became complete. */
+    struct vd_addr fill_at[LOG_FILLS];
+    struct iovec fill[LOG_FILLS];
+    unsigned fills, hints;
+    struct vd_list full;
+    struct vd_io io[1 + LOG_FILLS + LOG_HINTS];
+    struct iovec hint[LOG_HINTS];
+    struct vd_list ops; /* pool_op that end in this record */
 };
 
 /* Records that replay took over from above the horizon. */
@@ -186,9 +197,11 @@ struct vd_pool {
     uint64_t epoch;
 
     struct {
-        bool running;      /* one at a time */
-        bool wanted;       /* the checkpointer is to run one */
-        uint64_t ended_ns; /* when the last one ended */
+        bool running;          /* one at a time */
+        bool merging;          /* nodes are being written */
+        uint64_t nodes_others; /* as many as were before, and it may write for other ends */
+        bool wanted;           /* the checkpointer is to run one */
+        uint64_t ended_ns;     /* when the last one ended */
         uint64_t done, failures;
         int last_error;
         struct vd_waitq kick, finished;
@@ -205,6 +218,20 @@ struct vd_pool {
         unsigned used; /* transfers under way */
         struct vd_waitq ended;
     } behind;
+
+    struct {
+        struct vd_list ready; /* struct refill, in the order they are used */
+        struct vd_list found; /* by replay: hint blocks to be written before the next root */
+        uint64_t slots;       /* blocks left in those that are ready */
+        uint64_t promised;    /* of them, to operations in the log's queue */
+        uint64_t dead;        /* blocks in segments that may be made ready */
+        uint64_t dead_at_root, filled; /* when the last root came; since then */
+        uint64_t filled_before;        /* the last checkpoint */
+        uint64_t filled_meanwhile;     /* while it ran */
+        uint64_t garbage;              /* blocks of closed segments that no tree names */
+        bool barren;                   /* there was nothing to make ready, until the next root */
+        size_t map_bytes;
+    } refill;
 
     struct {
         struct bulk_stream out[CLEANERS]; /* one for each batch under way */
@@ -226,8 +253,9 @@ struct vd_pool {
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
         struct vd_waitq kick;  /* the keeper waits here */
         bool kicked;
-        uint64_t zeroed;   /* blocks trimmed or zeroed since the last checkpoint began */
-        uint64_t refusals; /* goes up when it is found that nothing more can be had */
+        uint64_t nodes_at_freeze; /* that merging the last frozen overlay could write, one copy */
+        uint64_t zeroed;          /* blocks trimmed or zeroed since the last checkpoint began */
+        uint64_t refusals;        /* goes up when it is found that nothing more can be had */
     } space;
 
     unsigned fibers; /* of the pool's own, running */
@@ -235,7 +263,7 @@ struct vd_pool {
     struct vd_waitq fiber_ended;
 
     struct {
-        uint64_t guest_blocks, cleaned, checkpoints, records;
+        uint64_t guest_blocks, cleaned, refilled, checkpoints, records;
         uint64_t written[VD_STREAM_FIXED + 1]; /* blocks, by stream */
     } stats;
 };
@@ -305,6 +333,8 @@ struct log_rec *log_build(struct vd_pool *p, bool seal);
 /* Puts a header together, at the log's end: place, number, chain, echo, horizon. Also for a second
  * attempt, which keeps entries and number. */
 void log_seal_record(struct vd_pool *p, struct log_rec *rec);
+/* Takes what goes to dead places elsewhere into the payload: those cannot be written. */
+void log_fills_inline(struct vd_pool *p, struct log_rec *rec);
 void log_rec_free(struct log_rec *rec);
 void log_roll(struct vd_pool *p); /* moves on to the reserved successor */
 /* Does the last complete record name it? Replay goes nowhere else. */
@@ -359,6 +389,32 @@ enum clean_prospect cleaner_prospect(const struct vd_pool *p);
 int cleaner_touch_meta(struct vd_pool *p);
 void touch_list_clear(struct vd_pool *p);
 
+/* refill.c */
+/* A merge has ended: what is dead now. */
+void refill_merge_ends(struct vd_pool *p, bool published);
+/* Is there enough that is dead for small writes to go there? */
+bool refill_works(const struct vd_pool *p);
+/* What is left is about what is filled while a checkpoint runs: the next one should bring more. */
+bool refill_runs_out(const struct vd_pool *p);
+/* Promises dead blocks to an operation; p->refill.promised goes down when it is in a record. */
+bool refill_promise(struct vd_pool *p, uint32_t blocks);
+/* One block to fill, and whose hints tell about it. False: there is none, against the promise (a
+ * root came between). */
+struct refill;
+bool refill_slot(struct vd_pool *p, struct vd_addr *ret, struct refill **from);
+uint16_t refill_hints(const struct refill *f);
+/* The entry of a block from refill_slot, as it is in record `seq`. True: the hint block is complete
+ * and was put on `full`, to be written with the record. */
+bool refill_filled(struct vd_pool *p, struct refill *f, uint64_t seq, const void *entry, size_t len,
+                   struct vd_list *full);
+struct vd_io refill_io(struct vd_pool *p, struct refill *f, struct iovec *iov); /* hint block */
+struct refill *refill_of(struct vd_list *link);
+void refill_done(struct vd_list *full);
+int refill_found(struct vd_pool *p, const struct vd_entry *e);
+int refill_checkpoint(struct vd_pool *p);
+void refill_init(struct vd_pool *p);
+void refill_end(struct vd_pool *p);
+
 /* behind.c */
 /* vd_dev_io for what nobody waits for. VD_YIELDS */
 int behind_io(struct vd_pool *p, struct vd_io *ios, int n);
@@ -368,6 +424,7 @@ int space_admit(struct vd_pool *p, struct pool_op *op); /* VD_YIELDS */
 void space_placed(struct vd_pool *p, uint64_t blocks);
 void space_kick(struct vd_pool *p);
 void space_update_reserve(struct vd_pool *p);
+void space_frozen(struct vd_pool *p); /* an overlay has just been frozen */
 int space_start(struct vd_pool *p);
 /* Blocks that new data may take right now; negative when the reserve is touched. */
 int64_t space_available(const struct vd_pool *p);

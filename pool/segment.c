@@ -10,7 +10,7 @@
  * seg_open, segs_back and segs_trim suspend, the rest does not.
  */
 #include "core/base/text.h"
-#include "pool/pool_priv.h"
+#include "pool/map_priv.h"
 
 #include <stdlib.h>
 
@@ -29,6 +29,8 @@ int segs_init(struct vd_pool *p, uint32_t count)
 
 void segs_free(struct vd_pool *p)
 {
+    for (uint32_t i = 0; p->segs.v && i < p->segs.count; i++)
+        map_drop(p, i);
     free(p->segs.v);
     p->segs.v = NULL;
 }
@@ -213,10 +215,15 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
             .live = s->v[i].live,
             .delta = s->v[i].delta,
             .ghosts_until = s->v[i].ghosts_until,
+            .map = s->v[i].map,
             .rid = vd_rng_u64(vd_loop_rng(p->loop)) | 1,
         };
         s->free_backed--;
         s->used++;
+        if (stream == VD_STREAM_LOG || stream == VD_STREAM_CLEAN)
+            map_open(p, (uint32_t)i);
+        else
+            map_drop(p, (uint32_t)i);
         *ret = (uint32_t)i;
     }
     vd_fmutex_unlock(&s->alloc_lock);
@@ -253,14 +260,16 @@ bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq)
     root_knows = true;
 #endif
     return s->state == VD_SEG_CLOSED && (int64_t)s->live + s->delta == 0 && root_knows &&
-           s->unpublished == 0 && s->pins == 0;
+           s->unpublished == 0 && s->pins == 0 && !s->refilling;
 }
 
 void seg_release(struct vd_pool *p, uint32_t seg)
 {
     struct pool_seg *s = &p->segs.v[seg];
+    map_release(p, seg);
     *s = (struct pool_seg){
         .state = VD_SEG_FREE,
+        .map = s->map,
         .warm = true,
         .backed = true,
         .live = s->live,

@@ -30,11 +30,25 @@ static uint64_t merge_nodes(const struct vd_pool *p, const struct overlay *ov)
     return dirty + dirty / 50 + 16;
 }
 
+/* What the merge under way has written already it does not need any more. */
+static uint64_t nodes_to_come(const struct vd_pool *p)
+{
+    uint64_t nodes = merge_nodes(p, p->frozen), written = p->stats.written[VD_STREAM_META_A];
+    if (!p->ckpt.merging || written <= p->ckpt.nodes_others)
+        return nodes;
+    return nodes - VD_MIN(nodes, written - p->ckpt.nodes_others);
+}
+
+void space_frozen(struct vd_pool *p)
+{
+    p->space.nodes_at_freeze = merge_nodes(p, p->frozen);
+}
+
 void space_update_reserve(struct vd_pool *p)
 {
     uint64_t nodes = merge_nodes(p, p->active);
     if (p->frozen)
-        nodes += merge_nodes(p, p->frozen);
+        nodes += nodes_to_come(p);
     uint32_t meta = 2 * (uint32_t)VD_DIV_UP(nodes, p->seg_blocks);
     const struct bulk_stream *s = &p->meta.a;
     p->space.for_merge = s->seg && p->seg_blocks - s->block >= 2 * nodes ? 0 : meta;
@@ -140,15 +154,41 @@ static bool paced(const struct vd_pool *p)
                 2 * checkpoint_window(p));
 }
 
-/* Blocks that an operation of this kind may still take: one that makes room, all but what a merge
- * needs. */
-static int64_t space_for(const struct vd_pool *p, unsigned flags)
+/* Blocks that an operation may still take: one that makes room, all but what a merge needs; the
+ * header of one that refills, all but that and what headers of trims and deletes may take. */
+static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
 {
-    if (!(flags & POOL_OP_RESERVE))
+    if (!(op->flags & POOL_OP_RESERVE) && !op->refill)
         return space_available(p);
     int64_t spare = (int64_t)p->segs.free_backed - (int64_t)space_keep_segments(p);
     spare *= p->seg_blocks;
+    if (!(op->flags & POOL_OP_RESERVE))
+        spare -= HEADERS_RESERVE_BLOCKS;
     return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
+}
+
+/* Blocks that the reserve will grow by when the active overlay is frozen and another one has become
+ * as large. */
+static int64_t reserve_to_come(const struct vd_pool *p)
+{
+    uint64_t now = merge_nodes(p, p->active) + (p->frozen ? merge_nodes(p, p->frozen) : 0);
+    return VD_MAX(0, 2 * ((int64_t)(2 * p->space.nodes_at_freeze) - (int64_t)now));
+}
+
+/* Where space is short, small writes take dead blocks, if these are known, and of the log only
+ * their part of a header. */
+#define REFILL_OP_BLOCKS 4
+static uint64_t space_needed(struct vd_pool *p, struct pool_op *op)
+{
+    if (op->count)
+        return 1;
+    if (op->blocks <= REFILL_OP_BLOCKS && refill_works(p) &&
+        space_available(p) < clean_low_water(p) + reserve_to_come(p) &&
+        refill_promise(p, (uint32_t)op->blocks)) {
+        op->refill = (uint32_t)op->blocks;
+        return 1;
+    }
+    return op->blocks + op->blocks / VD_CELL_BLOCKS + 1;
 }
 
 int space_admit(struct vd_pool *p, struct pool_op *op)
@@ -157,7 +197,7 @@ int space_admit(struct vd_pool *p, struct pool_op *op)
         return 0;
     while (paced(p) && !pool_failed(p) && !p->closing)
         vd_wait(&p->space.paced);
-    uint64_t need = op->count ? 1 : op->blocks + op->blocks / VD_CELL_BLOCKS + 1;
+    uint64_t need;
     uint64_t refusals = p->space.refusals;
     bool waited = false;
     for (;;) {
@@ -165,8 +205,11 @@ int space_admit(struct vd_pool *p, struct pool_op *op)
             return -EROFS;
         space_update_reserve(p);
         bool queue = p->space.waiting && !waited && !(op->flags & POOL_OP_RESERVE);
-        if (!queue && space_for(p, op->flags) >= (int64_t)need)
+        need = space_needed(p, op);
+        if ((!queue || op->refill) && space_for(p, op) >= (int64_t)need)
             break;
+        p->refill.promised -= op->refill;
+        op->refill = 0;
         if (p->space.refusals != refusals)
             return -ENOSPC;
         if (!waited) {
@@ -258,7 +301,8 @@ static void keeper(void *arg)
         log_prepare(p);
         if (space_available(p) < low_water(p))
             keeper_grow(p);
-        if (p->log.window_bytes >= checkpoint_window(p) || overlay_memory(p->active) >= VD_MIB(40))
+        if (p->log.window_bytes >= checkpoint_window(p) ||
+            overlay_memory(p->active) >= VD_MIB(40) || refill_runs_out(p))
             checkpoint_want(p);
         log_seal(p);
         keeper_background(p);
@@ -289,9 +333,23 @@ bool space_is_short(const struct vd_pool *p)
     return room_is_urgent(p) || space_available(p) < clean_low_water(p) / 2;
 }
 
+/* While small writes need no free segments, those there are may become fewer; but what the next
+ * merges need has to be there before, or everything waits while they run. */
 static bool cleaning_wanted(const struct vd_pool *p)
 {
-    return room_is_urgent(p) || space_available(p) < clean_low_water(p);
+    int64_t least = clean_low_water(p);
+    if (refill_works(p))
+        least = least / 8 + reserve_to_come(p);
+    return room_is_urgent(p) || space_available(p) < least;
+}
+
+/* Has much died since the last root, compared with what is known to be dead? */
+#define SHOWN_MIN 256 /* blocks */
+static bool root_shows_much(const struct vd_pool *p)
+{
+    uint64_t window = p->log.window_bytes / VD_BLOCK;
+    return p->label.incompat & OD_INCOMPAT_REFILL && window >= SHOWN_MIN &&
+           window >= p->refill.garbage / 8;
 }
 
 /* One step towards room; false when there is nothing more to be had that way. Roots are dear (they
@@ -300,7 +358,14 @@ static bool cleaning_wanted(const struct vd_pool *p)
 static bool make_room(struct vd_pool *p, bool urgent)
 {
     uint64_t released = p->clean.released;
-    int n = cleaner_batch(p, urgent);
+    if (refill_runs_out(p) || (urgent && root_shows_much(p))) {
+        if (!p->ckpt.running)
+            return checkpoint_run(p) == 0;
+        vd_wait(&p->ckpt.finished);
+        return true;
+    }
+    /* A checkpoint that is under way holds space, and gives it back: not worth moving all for. */
+    int n = cleaner_batch(p, urgent && !p->ckpt.running);
     if (n < 0)
         return false;
     if (p->clean.released > released)

@@ -5,11 +5,12 @@
  * back as HEAD and HISTORY.
  *
  * Invariants:
- *  1 Every run that leaves the trees is accounted for (live blocks, USAGE) as it leaves, every run
- * that enters as it enters, with the same rule: so counts return to zero exactly. 2 Of one block a
- * version dies when the next is born. ZERO after ZERO is no new version; ZERO where nothing lies
- * below is the same as nothing, and is not stored. 3 An address from a tree is what it is after the
- * relocations of the frozen overlay; the overlay's own are newer than any relocation from there.
+ *  1 Every block that leaves the trees is accounted for (live blocks, USAGE) as it leaves, every
+ * one that enters as it enters, with the same rule: so counts return to zero exactly. What stays as
+ * it is, which is most of a cell, does neither. 2 Of one block a version dies when the next is
+ * born. ZERO after ZERO is no new version; ZERO where nothing lies below is the same as nothing,
+ * and is not stored. 3 An address from a tree is what it is after the relocations of the frozen
+ * overlay; the overlay's own are newer than any relocation from there.
  *
  * Called by the sweep of merge.c, in key order. Suspends.
  */
@@ -21,24 +22,32 @@ enum { SRC_HISTORY, SRC_HEAD, SRC_OVERLAY };
 
 /* ---- accounts ---- */
 
-static int run_account(struct merge *mg, const struct mbranch *b, const struct vd_run *run,
-                       int sign)
+static int account(struct merge *mg, const struct mbranch *b, const struct ver *v,
+                   struct vd_addr addr, uint64_t died, int sign)
 {
-    if (run->type != VD_RUN_DATA)
+    pool_merge_live(mg->m, addr, sign);
+    return usage_add(mg, b, v->born, died, sign * (int64_t)VD_BLOCK);
+}
+
+/* Goes into the new trees: what the old ones had just so is no change. */
+static int ver_in(struct merge *mg, const struct mbranch *b, struct ver *v)
+{
+    if (v->held && v->was == v->died) {
+        v->held = false;
         return 0;
-    int64_t blocks = sign * (int64_t)run->blocks;
-    pool_merge_live(mg->m, run->addr, blocks);
-    return usage_add(mg, b, run->born, run->died, blocks * VD_BLOCK);
+    }
+    return v->type == VD_RUN_DATA ? account(mg, b, v, v->addr, v->died, 1) : 0;
 }
 
-int run_out(struct merge *mg, const struct mbranch *b, const struct vd_run *run)
+/* All that the old trees held and the new ones do not. */
+static int vers_out(struct merge *mg, const struct mbranch *b)
 {
-    return run_account(mg, b, run, -1);
-}
+    int r = 0;
 
-int run_in(struct merge *mg, const struct mbranch *b, const struct vd_run *run)
-{
-    return run_account(mg, b, run, 1);
+    for (size_t i = 0; r == 0 && i < mg->nver; i++)
+        if (mg->ver[i].held)
+            r = account(mg, b, &mg->ver[i], mg->ver[i].addr, mg->ver[i].was, -1);
+    return r;
 }
 
 /* ---- taking apart ---- */
@@ -71,11 +80,22 @@ static int vers_room(struct merge *mg, size_t more)
     return 0;
 }
 
-/* The part of the run inside the cell, block by block. stored: a tree names its address. */
-static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, uint8_t src,
-                   bool stored)
+/* A version as a tree has it: where it was moved, it leaves its old place. */
+static int ver_held(struct merge *mg, const struct mbranch *b, struct ver *v)
 {
-    uint64_t first = cell * VD_CELL_BLOCKS;
+    struct vd_addr old = v->addr;
+
+    v->was = v->died;
+    v->addr = addr_now(mg, old);
+    v->held = vd_addr_equal(v->addr, old);
+    return v->held ? 0 : account(mg, b, v, old, v->was, -1);
+}
+
+/* The part of the run inside the cell, block by block. stored: a tree names its address. */
+static int explode(struct merge *mg, const struct cell_job *job, const struct vd_run *run,
+                   uint8_t src, bool stored)
+{
+    uint64_t first = job->cell * VD_CELL_BLOCKS;
     uint64_t from = VD_MAX(first, run->lba), end = VD_MIN(first + VD_CELL_BLOCKS, vd_run_end(run));
     int r = vers_room(mg, VD_CELL_BLOCKS);
 
@@ -90,12 +110,13 @@ static int explode(struct merge *mg, uint64_t cell, const struct vd_run *run, ui
         };
         if (run->type == VD_RUN_DATA) {
             v->addr = vd_addr_plus(run->addr, lba - run->lba);
+            v->csum = run->csum[lba - run->lba];
 #ifdef VD_PLANT_RELOCATION_OVERWRITES
-            stored = true;
+            if (!stored)
+                v->addr = addr_now(mg, v->addr);
 #endif
             if (stored)
-                v->addr = addr_now(mg, v->addr);
-            v->csum = run->csum[lba - run->lba];
+                r = ver_held(mg, job->b, v);
         }
     }
     return r;
@@ -111,19 +132,15 @@ static int take_old(struct merge *mg, const struct cell_job *job)
     while (job->history && r == 0) {
         r = history_take(&mg->history, b->id, job->cell, run);
         if (r == 0)
-            r = run_out(mg, b, run);
-        if (r == 0)
-            r = explode(mg, job->cell, run, SRC_HISTORY, true);
+            r = explode(mg, job, run, SRC_HISTORY, true);
     }
     r = r == -ENOENT ? 0 : r;
     while (job->head && r == 0) {
         r = head_take(&mg->head, b->id, lba, lba + VD_CELL_BLOCKS, run);
         if (r == 0) {
             run->died = VD_EPOCH_MAX;
-            r = run_out(mg, b, run);
+            r = explode(mg, job, run, SRC_HEAD, true);
         }
-        if (r == 0)
-            r = explode(mg, job->cell, run, SRC_HEAD, true);
     }
     return r == -ENOENT ? 0 : r;
 }
@@ -143,10 +160,10 @@ static int take_new(struct merge *mg, const struct cell_job *job)
                                .addr = f->addr};
         if (f->type == VD_RUN_DATA)
             memcpy(run->csum, job->b->fold.csum + f->csum, f->blocks * sizeof(run->csum[0]));
-        r = explode(mg, job->cell, run, SRC_HEAD, false);
+        r = explode(mg, job, run, SRC_HEAD, false);
     }
     for (unsigned i = 0; r == 0 && job->span && i < job->span->count; i++)
-        r = explode(mg, job->cell, &job->span->versions[i], SRC_OVERLAY, false);
+        r = explode(mg, job, &job->span->versions[i], SRC_OVERLAY, false);
     return r;
 }
 
@@ -158,6 +175,26 @@ static int ver_cmp(const void *a, const void *b)
     if (x->born != y->born)
         return x->born < y->born ? -1 : 1;
     return (int)x->src - (int)y->src;
+}
+
+/* What the trees gave is in order mostly, and the overlay adds a few blocks. */
+#define INSERT_MAX 80
+static void vers_sort(struct merge *mg)
+{
+    struct ver *v = mg->ver, x;
+
+    if (mg->nver > INSERT_MAX) {
+        qsort(v, mg->nver, sizeof(*v), ver_cmp);
+        return;
+    }
+    for (size_t i = 1, k; i < mg->nver; i++) {
+        if (ver_cmp(&v[i - 1], &v[i]) <= 0)
+            continue;
+        x = v[i];
+        for (k = i; k > 0 && ver_cmp(&v[k - 1], &x) > 0; k--)
+            v[k] = v[k - 1];
+        v[k] = x;
+    }
 }
 
 /* ---- one block's versions ---- */
@@ -197,7 +234,7 @@ static int chains(struct merge *mg, const struct cell_job *job, uint64_t limit)
 {
     uint64_t first = job->cell * VD_CELL_BLOCKS;
 
-    qsort(mg->ver, mg->nver, sizeof(mg->ver[0]), ver_cmp);
+    vers_sort(mg);
     for (size_t i = 0; i < mg->nver;) {
         size_t n = 1;
         while (i + n < mg->nver && mg->ver[i + n].blk == mg->ver[i].blk)
@@ -242,8 +279,10 @@ static size_t assemble(struct merge *mg, uint64_t cell, struct ver *const *v, si
 static int put_head(struct merge *mg, const struct cell_job *job, size_t n)
 {
     for (size_t i = 0; i < n;) {
-        i += assemble(mg, job->cell, mg->order + i, n - i);
-        int r = run_in(mg, job->b, &mg->run);
+        size_t k = assemble(mg, job->cell, mg->order + i, n - i);
+        int r = 0;
+        for (size_t to = i + k; r == 0 && i < to; i++)
+            r = ver_in(mg, job->b, mg->order[i]);
         if (r == 0)
             r = head_put(&mg->head, job->b->id, &mg->run);
         if (r < 0)
@@ -287,8 +326,9 @@ static int put_history(struct merge *mg, const struct cell_job *job, size_t n)
     }
     qsort(start, starts, sizeof(struct ver **), by_key);
     for (size_t i = 0; r == 0 && i < starts; i++) {
-        assemble(mg, job->cell, start[i], (size_t)(v + n - start[i]));
-        r = run_in(mg, job->b, &mg->run);
+        size_t k = assemble(mg, job->cell, start[i], (size_t)(v + n - start[i]));
+        for (size_t of = 0; r == 0 && of < k; of++)
+            r = ver_in(mg, job->b, start[i][of]);
         if (r == 0)
             r = history_put(&mg->history, job->b->id, &mg->run, job->history);
     }
@@ -386,10 +426,9 @@ int merge_cell(struct merge *mg, const struct cell_job *job)
         r = take_old(mg, job);
     if (r == 0)
         r = take_new(mg, job);
-    if (r < 0 || !mg->nver || job->drop)
-        return r;
-    r = chains(mg, job, limit);
-    if (r == 0)
+    if (r == 0 && mg->nver && !job->drop)
+        r = chains(mg, job, limit);
+    if (r == 0 && mg->nver && !job->drop)
         r = job->sweep ? move_out(mg, job) : put_back(mg, job, limit);
-    return r;
+    return r < 0 ? r : vers_out(mg, job->b);
 }

@@ -15,7 +15,7 @@ struct ask {
     struct snap_store *s;
     const struct pool_owner_query *q;
     uint32_t left; /* blocks of the query that nobody has claimed yet */
-    uint32_t gone; /* number of those that a tree names and nothing shows */
+    uint32_t gone; /* those that a tree names and nothing shows */
     struct vd_run *ret;
     int n, max;
 };
@@ -53,7 +53,7 @@ static void claim(struct ask *a, const struct vd_run *run, uint32_t replaced)
             continue;
         struct vd_addr at = vd_addr_plus(q->addr, i);
         if (replaced >> lba % VD_CELL_BLOCKS & 1) {
-            a->gone++;
+            a->gone |= UINT32_C(1) << i;
             a->left &= ~(UINT32_C(1) << i);
             continue;
         }

@@ -323,7 +323,7 @@ static void cut_point(struct exhaust *x, uint64_t point, void *arg)
 void exhaust_cuts(struct exhaust *x, unsigned row)
 {
     struct world base, w;
-    scenario_base(&base, x->seed);
+    scenario_base(&scenarios[row], &base, x->seed);
     struct cuts c = {.base = &base, .row = row};
     struct caseid id = {.row = row};
     if (world_failed(&base)) {
@@ -449,7 +449,7 @@ static bool fault_case(struct exhaust *x, const struct faults *f, uint64_t n, bo
 void exhaust_faults(struct exhaust *x, unsigned row, enum column c)
 {
     struct world base;
-    scenario_base(&base, x->seed);
+    scenario_base(&scenarios[row], &base, x->seed);
     struct faults f = {.base = &base, .row = row, .column = c};
     struct caseid id = {row, c, 0, 0, 0};
     if (world_failed(&base)) {

@@ -37,6 +37,8 @@ PROGRAMS = {
     'crash-sim': PRODUCT + CRASH + ['tests/crash/main.c'],
     'test_named': PRODUCT + CRASH + ['tests/crash/%s.c' % n for n in (
         'named', 'named_log', 'test_named')],
+    'test_refill': ['pool/*.c', 'format/*.c'] + CORE + [
+        'tests/pool/%s.c' % n for n in ('mini_client', 'rig', 'test_refill')],
     'test_nbd': NBD + ['tests/nbd/test_nbd.c'],
     'test_tls': NBD + ['tests/nbd/test_tls.c'],
     'test_dev': CORE + ['tests/io/test_dev.c'],
@@ -83,6 +85,11 @@ PLANTS = [
      named('a relocation never*')),
     ('relocation_lost', 'a merge follows relocations', sim()),
     ('replaced_forgets_snapshots', 'what a snapshot shows is moved, though the log replaced it', sim()),
+    ('torn_refill_accepted', 'a torn block in a dead place ends the log', sim()),
+    ('refilled_before_root', 'a block is filled when a root says that it is dead', sim()),
+    ('refilled_while_pinned', 'a block that is being read is not filled',
+     ('test_refill', 'a_block_that*')),
+    ('hints_not_written', 'what was refilled can be moved', ('test_refill', 'what_was_refilled*')),
     ('reserve_not_enforced', 'a full pool keeps what it needs to delete', sim()),
     ('zero_as_absent', 'zeroes on a clone do not show what lies below', sim()),
     ('snapshot_half', 'a snapshot of several volumes is one moment', sim()),

@@ -25,6 +25,7 @@ struct history {
     uint64_t seed;
     uint64_t volume_max; /* sectors */
     bool tight;          /* the pool is smaller than its volumes */
+    bool worn;           /* or as small, and its volumes are written again and again */
     unsigned ops;        /* done in all sessions */
     unsigned crashes, recoveries_cut;
     struct world w;
@@ -68,6 +69,8 @@ static bool exists(struct history *h, unsigned v, const char *snapshot, uint64_t
 
 static uint64_t some_length(struct history *h)
 {
+    if (h->worn && draw(h, 8))
+        return 8 * (1 + draw(h, 4));
     switch (draw(h, 8)) {
     case 0:
         return 1 + draw(h, 16); /* parts of blocks */
@@ -272,7 +275,7 @@ static void arm(struct history *h)
                                            VD_FAULT_READ_FLIP, VD_FAULT_SLOW};
     h->w.faulty = false;
     if (draw(h, 4))
-        vd_simdisk_cut_after(h->w.disk, (int64_t)(1 + draw(h, 1 + draw(h, 400))));
+        vd_simdisk_cut_after(h->w.disk, (int64_t)(1 + draw(h, 1 + draw(h, h->worn ? 3000 : 400))));
     if (draw(h, 4) == 0) {
         enum vd_fault fault = faults[draw(h, VD_ARRAY_SIZE(faults))];
         h->w.faulty = true;
@@ -283,7 +286,7 @@ static void arm(struct history *h)
 static void session(struct history *h)
 {
     unsigned fibers = 1 + (unsigned)draw(h, FIBERS_MAX);
-    h->left = 30 + (unsigned)draw(h, 80);
+    h->left = (30 + (unsigned)draw(h, 80)) * (h->worn ? 6 : 1);
     memset(h->users, 0, sizeof(h->users));
     vd_waitq_init(&h->turn);
     vd_group_init(&h->group);
@@ -302,7 +305,7 @@ static void session(struct history *h)
     vd_group_wait(&h->group);
     if (draw(h, 4) == 0)
         world_detach(&h->w);
-    h->w.may_fill = h->tight;
+    h->w.may_fill = h->tight || h->worn;
 }
 
 /* Opens the pool again after a crash; the opening may be cut as well. */
@@ -339,11 +342,14 @@ static void history_body(struct world *w, void *arg)
                                           VD_CRASH_POWER,      VD_CRASH_POWER,
                                           VD_CRASH_POWER_DROP, VD_CRASH_POWER_KEEP};
     char what[64];
-    h->tight = draw(h, 3) == 0;
-    h->volume_max = h->tight ? 16384 : 2048 + draw(h, 4096);
-    w->may_fill = h->tight;
-    world_format(w, &(struct world_options){.disk_max = h->tight ? VD_MIB(32) : VD_MIB(192),
-                                            .capacity = draw(h, 2) && h->tight ? VD_MIB(26) : 0,
+    unsigned sort = (unsigned)draw(h, 4);
+    h->tight = sort == 0;
+    h->worn = sort == 1;
+    h->volume_max = h->tight ? 16384 : h->worn ? 4096 : 2048 + draw(h, 4096);
+    w->may_fill = h->tight || h->worn;
+    bool small = w->may_fill, capacity = small && draw(h, 2);
+    world_format(w, &(struct world_options){.disk_max = small ? VD_MIB(32) : VD_MIB(192),
+                                            .capacity = capacity ? VD_MIB(26) : 0,
                                             .chunk_size = (uint32_t)VD_MIB(1)});
     (void)world_attach(w, 0);
     for (unsigned i = 0; i < 2; i++)

@@ -33,9 +33,11 @@ static void scribble(struct world *w, const char *volume, uint64_t size, unsigne
 
 static void base_body(struct world *w, void *arg)
 {
-    (void)arg;
-    world_format(
-        w, &(struct world_options){.disk_max = VD_MIB(96), .chunk_size = (uint32_t)VD_MIB(1)});
+    const struct scenario *s = arg;
+    bool tight = s->flags & SCENARIO_TIGHT;
+    world_format(w, &(struct world_options){.disk_max = VD_MIB(96),
+                                            .capacity = tight ? VD_MIB(26) : 0,
+                                            .chunk_size = (uint32_t)VD_MIB(1)});
     (void)world_attach(w, 0);
     (void)world_create(w, "a", A_SIZE);
     (void)world_create(w, "b", B_SIZE);
@@ -58,10 +60,10 @@ static void base_body(struct world *w, void *arg)
     world_detach(w);
 }
 
-void scenario_base(struct world *w, uint64_t seed)
+void scenario_base(const struct scenario *s, struct world *w, uint64_t seed)
 {
     world_init(w, seed);
-    world_run(w, seed, base_body, NULL);
+    world_run(w, seed, base_body, (void *)(uintptr_t)s);
 }
 
 /* ---- writes ---- */
@@ -274,6 +276,41 @@ static void to_purge(struct world *w)
     (void)world_delete(w, "c");
 }
 
+/* Closed segments whose blocks are half dead since the last root, and no space to spare. */
+static void half_dead(struct world *w)
+{
+    (void)world_delete(w, "c");
+    for (int i = 0; i < 2; i++)
+        (void)world_write(w, "a", 0, A_SIZE, 0);
+    (void)world_write(w, "big", 0, MIB(1), 0);
+    (void)world_write(w, "big", MIB(1), MIB(1), 0);
+    (void)world_checkpoint(w);
+    for (uint64_t s = 0; s < MIB(2); s += 128)
+        (void)world_write(w, "big", s, 48, 0);
+    (void)world_checkpoint(w);
+}
+
+static void refill(struct world *w)
+{
+    struct vd_group g;
+    struct writer wr[3] = {{w, &g, "a", 8}, {w, &g, "b", 6}, {w, &g, "big", 8}};
+    vd_group_init(&g);
+    for (unsigned i = 0; i < VD_ARRAY_SIZE(wr); i++)
+        (void)world_disk(w, wr[i].volume, NULL);
+    for (unsigned i = 0; i < VD_ARRAY_SIZE(wr); i++) {
+        vd_group_add(&g);
+        if (vd_fiber_spawn(vd_loop_current(), "writer", writer_main, &wr[i]) < 0)
+            abort();
+    }
+    vd_group_wait(&g);
+    (void)world_flush(w, "a");
+    (void)world_snapshot(w, "a@s9");
+    scribble(w, "a", A_SIZE, 12, 4);
+    (void)world_checkpoint(w);
+    scribble(w, "b", B_SIZE, 4, 2);
+    (void)world_clean(w);
+}
+
 /* New segments, one after another. */
 static void fill(struct world *w)
 {
@@ -330,6 +367,7 @@ const struct scenario scenarios[] = {
     {"fold", 0, to_fold, settle},
     {"purge", 0, to_purge, settle},
     {"fill", 0, dirty, fill},
+    {"refill", SCENARIO_TIGHT, half_dead, refill},
     {"attach", SCENARIO_OPENS, to_replay, attach},
     {"detach", 0, more_changes, detach},
 };

@@ -7,6 +7,7 @@
 
 enum {
     SCENARIO_OPENS = 1, /* `act` attaches; `prepare` leaves the world closed */
+    SCENARIO_TIGHT = 2, /* the pool is small: it cannot grow */
 };
 struct scenario {
     const char *name;
@@ -17,8 +18,8 @@ struct scenario {
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;
 
-/* What all of them start from, closed: volumes a, b, c (a clone of a@s1), big (sparse), snapshots.
+/* What scenario `s` starts from, closed: volumes a, b, c (a clone of a@s1), big (sparse), snapshots.
  */
-void scenario_base(struct world *w, uint64_t seed);
+void scenario_base(const struct scenario *s, struct world *w, uint64_t seed);
 
 #endif

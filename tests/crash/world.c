@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define RUN_LIMIT_NS (UINT64_C(20000) * 1000000000)
+#define RUN_LIMIT_NS (UINT64_C(500000) * 1000000000)
 #define OP_SECTORS 2048u /* the longest write that is one operation */
 #define BLOCK_SECTORS (VD_BLOCK / ORACLE_SECTOR)
 

@@ -380,7 +380,6 @@ static void test_entry_refuses(void **state)
     refuse_in_entry(4, offsetof(struct od_entry_bulk, addr.sector), 4, 4);
     refuse_in_entry(4, offsetof(struct od_entry_bulk, addr.sector), 4, OD_SEG_SECTORS_MAX - 32);
     refuse_in_entry(4, offsetof(struct od_entry_bulk, pad), 1, 1);
-    refuse_in_entry(4, offsetof(struct od_entry_bulk, pad1), 1, 1);
     /* epoch */
     refuse_in_entry(5, offsetof(struct od_entry_epoch, pad), 1, 1);
     /* catalogue */

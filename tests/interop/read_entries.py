@@ -135,7 +135,7 @@ def relocations(data, count):
 
 def parse_bulk(d):
     blocks, branch, lba = struct.unpack_from("<H2xI4xQ", d, 4)
-    zero(d[6:8] + d[12:16], "bulk")
+    zero(d[12:16], "bulk")
     cell_range(lba, blocks)
     need(len(d) == 32 + 8 * blocks, "bulk: length")
     return {"type": "bulk", "branch": branch, "lba": lba, "blocks": blocks,

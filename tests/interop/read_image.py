@@ -22,7 +22,8 @@ SECTOR = 512
 EVER = 1 << 64
 HEAD, HISTORY, CATALOG = 0, 1, 3
 WORDS = {0: 2, 1: 4, 2: 3, 3: 3, 4: 3, 5: 4}
-FEATURES = ("multi-device", "redundancy", "tiers", "compression", "encryption", "dedup")
+FEATURES = ("multi-device", "redundancy", "tiers", "compression", "encryption", "dedup", "refill")
+KNOWN = 1 << 6
 NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,126}\Z")
 
 
@@ -36,10 +37,10 @@ class Label:
         self.generation = u64(data, 88)
         if major != 1:
             raise Refused(f"major version {major}")
-        if incompat:
+        if incompat & ~KNOWN:
             raise Refused("unknown features: " + ", ".join(
                 FEATURES[b] if b < len(FEATURES) else f"bit {b}"
-                for b in range(64) if incompat >> b & 1))
+                for b in range(64) if (incompat & ~KNOWN) >> b & 1))
         self.pool, self.device = data[48:64], data[64:80]
         index, count, self.chunk_size = struct.unpack_from("<HHI", data, 80)
         need(index == 0 and count == 1, "label: devices")

@@ -5,9 +5,7 @@
  */
 #include "core/base/log.h"
 #include "core/base/text.h"
-#include "core/io/simdev.h"
-#include "pool/pool_priv.h"
-#include "tests/pool/mini_client.h"
+#include "tests/pool/rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,128 +13,24 @@
 
 #include <cmocka.h>
 
-struct rig {
-    struct vd_simdisk *disk;
-    struct mini mini;
-    uint64_t seed;
-    uint32_t *version; /* per block of branch 1, 0 = zero */
-    uint64_t blocks;
-    void *buf;
-};
-
-static void fill(void *buf, uint64_t lba, uint32_t version)
-{
-    uint64_t *w = buf;
-    if (version == 0) {
-        memset(buf, 0, VD_BLOCK);
-        return;
-    }
-    for (unsigned i = 0; i < VD_BLOCK / 8; i++)
-        w[i] = (lba << 32 | version) * 0x9e3779b97f4a7c15 + i;
-}
-
-static int open_dev(struct rig *r, unsigned flags)
-{
-    struct vd_dev *dev;
-    struct vd_error err = {0};
-    int res = vd_simdev_open(r->disk, 0, &dev);
-    if (res == 0)
-        res = mini_open(&r->mini, dev, flags, &err);
-    if (res < 0)
-        fprintf(stderr, "open: %d %s\n", res, err.message);
-    return res;
-}
-
-static void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity)
-{
-    struct vd_dev *dev;
-    struct vd_error err = {0};
-    r->blocks = blocks;
-    r->version = calloc(blocks, sizeof(*r->version));
-    r->buf = vd_alloc_aligned(256 * VD_BLOCK);
-    r->disk = vd_simdisk_new(0, capacity ? capacity : VD_MIB(256), r->seed);
-    assert_int_equal(vd_simdev_open(r->disk, 0, &dev), 0);
-    struct pool_format_options opt = {
-        .name = "t", .chunk_size = (uint32_t)VD_MIB(1), .capacity = capacity};
-    assert_int_equal(pool_format(dev, &opt, &err), 0);
-    vd_dev_close(dev);
-    assert_int_equal(open_dev(r, 0), 0);
-}
-
-static void rig_free(struct rig *r)
-{
-    vd_simdisk_free(r->disk);
-    free(r->version);
-    free(r->buf);
-}
-
-static void compare(struct rig *r)
-{
-    uint8_t *want = (uint8_t *)r->buf + VD_BLOCK;
-    for (uint64_t i = 0; i < r->blocks; i++) {
-        int res = mini_read(&r->mini, 1, i, r->buf);
-        if (res < 0)
-            fprintf(stderr, "seed %" PRIu64 ": block %" PRIu64 ": %d\n", r->seed, i, res);
-        assert_int_equal(res, 0);
-        fill(want, i, r->version[i]);
-        if (memcmp(r->buf, want, VD_BLOCK))
-            fprintf(stderr, "seed %" PRIu64 ": block %" PRIu64 " is not version %u\n", r->seed, i,
-                    r->version[i]);
-        assert_memory_equal(r->buf, want, VD_BLOCK);
-    }
-}
-
-static void write_some(struct rig *r, unsigned count, unsigned most)
-{
-    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t n = 1 + vd_rng_below(rng, most);
-        uint64_t lba = vd_rng_below(rng, r->blocks - n + 1);
-        if (vd_rng_below(rng, 12) == 0) {
-            assert_int_equal(mini_zero(&r->mini, 1, lba, n), 0);
-            memset(&r->version[lba], 0, n * sizeof(r->version[0]));
-            continue;
-        }
-        for (uint64_t b = 0; b < n; b++)
-            fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
-        int res = mini_write(&r->mini, 1, lba, n, r->buf, i % 5 == 0 ? POOL_OP_FUA : 0);
-        assert_int_equal(res, 0);
-        if (i % 97 == 0)
-            assert_int_equal(pool_flush(r->mini.pool), 0);
-    }
-}
-
-static void sound(void *arg, const char *line)
-{
-    fprintf(stderr, "check: %s\n", line);
-}
-
-static void check(struct rig *r)
-{
-    uint64_t nodes;
-    assert_int_equal(pool_hold_checkpoints(r->mini.pool), 0);
-    assert_int_equal(pool_check(r->mini.pool, sound, NULL, &nodes), 0);
-    pool_release_checkpoints(r->mini.pool);
-}
-
 static int closed_and_reopened(void *arg)
 {
     struct rig *r = arg;
     struct vd_error err = {0};
     rig_make(r, 2000, 0);
     for (int round = 0; round < 4; round++) {
-        write_some(r, 300, 70);
-        compare(r);
+        rig_write_some(r, 300, 70);
+        rig_compare(r);
         if (round % 2)
             assert_int_equal(pool_checkpoint(r->mini.pool), 0);
-        compare(r);
+        rig_compare(r);
         assert_int_equal(pool_close(r->mini.pool, &err), 0);
-        assert_int_equal(open_dev(r, round == 1 ? POOL_RDONLY : 0), 0);
-        compare(r);
-        check(r);
+        assert_int_equal(rig_open(r, round == 1 ? POOL_RDONLY : 0), 0);
+        rig_compare(r);
+        rig_check(r);
         if (round == 1) {
             assert_int_equal(pool_close(r->mini.pool, &err), 0);
-            assert_int_equal(open_dev(r, 0), 0);
+            assert_int_equal(rig_open(r, 0), 0);
         }
     }
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
@@ -150,7 +44,7 @@ static int killed_and_reopened(void *arg)
     struct vd_error err = {0};
     rig_make(r, 1500, 0);
     for (int round = 0; round < 20; round++) {
-        write_some(r, 120, 40);
+        rig_write_some(r, 120, 40);
         if (round % 7 == 3)
             assert_int_equal(pool_checkpoint(r->mini.pool), 0);
         bool power = round % 2;
@@ -158,9 +52,9 @@ static int killed_and_reopened(void *arg)
             assert_int_equal(pool_flush(r->mini.pool), 0);
         pool_abandon(r->mini.pool);
         vd_simdisk_crash(r->disk, power ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed + round);
-        assert_int_equal(open_dev(r, 0), 0);
-        compare(r);
-        check(r);
+        assert_int_equal(rig_open(r, 0), 0);
+        rig_compare(r);
+        rig_check(r);
     }
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
     rig_free(r);
@@ -178,22 +72,22 @@ static int flushed_after_each_write(void *arg)
     for (uint64_t i = 0; i < 40; i++) {
         if (i == 8)
             before = r->mini.pool->dev->stats.flushes;
-        fill(r->buf, i, ++r->version[i]);
+        rig_fill(r->buf, i, ++r->version[i]);
         assert_int_equal(mini_write(&r->mini, 1, i, 1, r->buf, 0), 0);
         assert_int_equal(pool_flush(r->mini.pool), 0);
     }
     assert_int_equal(r->mini.pool->dev->stats.flushes, before);
     /* Once the habit is given up, a flush is one again. */
     for (uint64_t i = 40; i < 44; i++) {
-        fill(r->buf, i, ++r->version[i]);
+        rig_fill(r->buf, i, ++r->version[i]);
         assert_int_equal(mini_write(&r->mini, 1, i, 1, r->buf, 0), 0);
     }
     assert_int_equal(pool_flush(r->mini.pool), 0);
     assert_true(r->mini.pool->dev->stats.flushes > before);
     pool_abandon(r->mini.pool);
     vd_simdisk_crash(r->disk, VD_CRASH_POWER, r->seed);
-    assert_int_equal(open_dev(r, 0), 0);
-    compare(r);
+    assert_int_equal(rig_open(r, 0), 0);
+    rig_compare(r);
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
     rig_free(r);
     return 0;
@@ -205,8 +99,8 @@ static int fixed_working_set_converges(void *arg)
     struct vd_error err = {0};
     rig_make(r, 4096, 0); /* 16 MiB rewritten 30 times over */
     for (int round = 0; round < 30; round++)
-        write_some(r, 1000, 8);
-    compare(r);
+        rig_write_some(r, 1000, 8);
+    rig_compare(r);
     struct pool_info info;
     assert_int_equal(pool_settle(r->mini.pool, NULL), 0);
     pool_info(r->mini.pool, &info);
@@ -214,8 +108,8 @@ static int fixed_working_set_converges(void *arg)
     if (used > 16 * 5 / 4 + 64)
         fprintf(stderr, "%" PRIu64 " segments in use\n", used);
     assert_true(used <= 16 * 5 / 4 + 64);
-    compare(r);
-    check(r);
+    rig_compare(r);
+    rig_check(r);
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
     rig_free(r);
     return 0;
@@ -230,7 +124,7 @@ static int trims_give_space_back(void *arg)
     rig_make(r, 16384, 0);
     for (uint64_t lba = 0; lba < r->blocks; lba += 64) {
         for (uint64_t b = 0; b < 64; b++)
-            fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
+            rig_fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
         assert_int_equal(mini_write(&r->mini, 1, lba, 64, r->buf, 0), 0);
     }
     pool_info(r->mini.pool, &full);
@@ -242,7 +136,7 @@ static int trims_give_space_back(void *arg)
     uint64_t used = empty.segments - empty.free_segments;
     assert_true(full.segments - full.free_segments >= 64);
     assert_true(used <= 16);
-    compare(r);
+    rig_compare(r);
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
     rig_free(r);
     return 0;
@@ -264,7 +158,7 @@ static void overwrite(void *arg)
     for (unsigned i = 0; i < o->writes; i++) {
         bool hot = i > o->writes / 2 && vd_rng_below(rng, 10);
         uint64_t lba = o->from + vd_rng_below(rng, hot ? o->count / 10 : o->count);
-        fill(o->buf, lba, o->r->version[lba] + 1);
+        rig_fill(o->buf, lba, o->r->version[lba] + 1);
         assert_int_equal(mini_write(&o->r->mini, 1, lba, 1, o->buf, 0), 0);
         o->r->version[lba]++;
     }
@@ -281,7 +175,7 @@ static int full_volume_is_overwritten(void *arg)
     struct vd_group group;
     rig_make(r, 12288, VD_MIB(48 + 24));
     for (uint64_t lba = 0; lba < r->blocks; lba++) {
-        fill(r->buf, lba, ++r->version[lba]);
+        rig_fill(r->buf, lba, ++r->version[lba]);
         assert_int_equal(mini_write(&r->mini, 1, lba, 1, r->buf, 0), 0);
     }
     vd_group_init(&group);
@@ -292,8 +186,8 @@ static int full_volume_is_overwritten(void *arg)
         assert_int_equal(vd_fiber_spawn(vd_loop_current(), "overwriter", overwrite, &o[i]), 0);
     }
     vd_group_wait(&group);
-    compare(r);
-    check(r);
+    rig_compare(r);
+    rig_check(r);
     for (unsigned i = 0; i < WRITERS; i++)
         free(o[i].buf);
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
@@ -310,7 +204,7 @@ static int full_pool_refuses_and_recovers(void *arg)
     int res = 0;
     for (; lba + 16 <= r->blocks; lba += 16) {
         for (uint64_t b = 0; b < 16; b++)
-            fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, 1);
+            rig_fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, 1);
         res = mini_write(&r->mini, 1, lba, 16, r->buf, 0);
         if (res < 0)
             break;
@@ -319,70 +213,62 @@ static int full_pool_refuses_and_recovers(void *arg)
     }
     assert_int_equal(res, -ENOSPC);
     assert_true(lba > 16384 / 4);
-    compare(r);
+    rig_compare(r);
     pool_abandon(r->mini.pool);
     vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
-    assert_int_equal(open_dev(r, 0), 0);
-    compare(r);
+    assert_int_equal(rig_open(r, 0), 0);
+    rig_compare(r);
     for (uint64_t i = 0; i < lba / 2; i += 64) {
         assert_int_equal(mini_zero(&r->mini, 1, i, 64), 0);
         memset(&r->version[i], 0, 64 * sizeof(r->version[0]));
     }
-    compare(r);
+    rig_compare(r);
     /* Rewriting in place goes on for ever in a nearly full pool. */
     uint64_t all = r->blocks;
     r->blocks = lba * 15 / 16;
     for (int round = 0; round < 4; round++)
-        write_some(r, 200, 16);
+        rig_write_some(r, 200, 16);
     r->blocks = all;
-    compare(r);
-    check(r);
+    rig_compare(r);
+    rig_check(r);
     assert_int_equal(pool_close(r->mini.pool, &err), 0);
     rig_free(r);
     return 0;
 }
 
-static void run(int (*fn)(void *))
-{
-    for (uint64_t seed = 1; seed <= 2; seed++) {
-        struct rig rig = {.seed = seed};
-        assert_int_equal(vd_fiber_main(VD_LOOP_SIM, seed, fn, &rig), 0);
-    }
-}
-
 static void what_was_written_is_there_after_close_and_open(void **state)
 {
-    run(closed_and_reopened);
+    rig_run(closed_and_reopened);
 }
 
 static void what_was_acknowledged_is_there_after_kill_and_crash(void **state)
 {
-    run(killed_and_reopened);
+    rig_run(killed_and_reopened);
 }
 
 static void a_flush_after_each_write_becomes_a_forced_write(void **state)
 {
-    run(flushed_after_each_write);
+    rig_run(flushed_after_each_write);
 }
 
 static void rewriting_a_working_set_does_not_grow_the_file(void **state)
 {
-    run(fixed_working_set_converges);
+    rig_run(fixed_working_set_converges);
 }
 
 static void trimmed_space_is_given_back_without_being_asked(void **state)
 {
-    run(trims_give_space_back);
+    rig_run(trims_give_space_back);
 }
 
 static void a_full_volume_can_be_overwritten_for_ever(void **state)
 {
-    run(full_volume_is_overwritten);
+    rig_run(full_volume_is_overwritten);
 }
 
 static void a_full_pool_refuses_writes_and_nothing_else(void **state)
 {
-    run(full_pool_refuses_and_recovers);
+    rig_run(full_pool_refuses_and_recovers);
 }
 
 static void log_line(void *arg, enum vd_log_level level, const char *message)

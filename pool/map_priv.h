@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Maps of segments: which blocks are in use. In memory only, of segments opened in this session as
+ * far as memory for them goes; a segment without one is not refilled. Nothing here suspends.
+ */
+#ifndef VD_POOL_MAP_PRIV_H
+#define VD_POOL_MAP_PRIV_H
+
+#include "pool/pool_priv.h"
+
+/* Which header or hint block says whose a block is, as a number below 256; 0 = one that stays. So
+ * those that nothing needs any more can be found, and are dead like any other block. */
+#define MAP_TELLERS 256
+struct map_tellers {
+    uint16_t at[MAP_TELLERS]; /* the block of each; 0 = the number is free */
+    uint8_t of[];             /* of each block, its number */
+};
+
+struct seg_map {
+    uint32_t used;               /* blocks that are named or fixed */
+    uint32_t hints;              /* hint blocks that stay */
+    uint64_t *next;              /* what the merge under way makes of `named`, if it changes it */
+    struct map_tellers *tellers; /* NULL: headers stay */
+    /* Bits of the blocks that the trees of the newest root name, which may be what lay there before
+     * the segment was opened and was moved since; then of headers and hint blocks. */
+    uint64_t named[];
+};
+
+/* A segment of the log's or the cleaner's is opened; another stream's; is free again. */
+void map_open(struct vd_pool *p, uint32_t seg);
+void map_drop(struct vd_pool *p, uint32_t seg);
+void map_release(struct vd_pool *p, uint32_t seg);
+/* There is a header at `at`, and `blocks` blocks behind it are its own. */
+void map_header(struct vd_pool *p, struct vd_addr at, uint32_t blocks);
+/* The merge under way puts these blocks into a tree, or takes them out of it. */
+void map_merge(struct vd_pool *p, struct vd_addr addr, uint64_t blocks);
+/* The merge's root is durable, and `live` of the segment is what it counted. */
+void map_publish(struct vd_pool *p, uint32_t seg);
+void map_merge_failed(struct vd_pool *p, uint32_t seg);
+
+bool map_used(const struct vd_pool *p, const struct seg_map *m, uint32_t block);
+/* Takes a dead block for a header or hint block: its number, or 0. */
+uint8_t map_fix(struct vd_pool *p, struct seg_map *m, uint32_t block);
+void map_unfix(struct vd_pool *p, struct seg_map *m, uint32_t block, uint8_t teller);
+/* Lets go of headers and hint blocks that say nothing of what is in use any more. */
+void map_forget(struct vd_pool *p, struct seg_map *m);
+
+#endif

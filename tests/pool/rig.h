@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A pool by itself on a simulated device, and what should be in it: branch 1 of the mini client, a
+ * version per block. For tests of the pool. All suspend but rig_fill.
+ */
+#ifndef TESTS_POOL_RIG_H
+#define TESTS_POOL_RIG_H
+
+#include "core/io/simdev.h"
+#include "pool/pool_priv.h"
+#include "tests/pool/mini_client.h"
+
+struct rig {
+    struct vd_simdisk *disk;
+    struct mini mini;
+    uint64_t seed;
+    uint32_t *version; /* per block of branch 1, 0 = zero */
+    uint64_t blocks;
+    void *buf;
+};
+
+/* What version `version` of a block holds. */
+void rig_fill(void *buf, uint64_t lba, uint32_t version);
+int rig_open(struct rig *r, unsigned flags);
+/* A new pool of `capacity` bytes, or one that grows; open. */
+void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity);
+void rig_free(struct rig *r);
+/* Every block is what it should be. */
+void rig_compare(struct rig *r);
+/* Writes and zeroes of up to `most` blocks, some with FUA, some flushed. */
+void rig_write_some(struct rig *r, unsigned count, unsigned most);
+void rig_check(struct rig *r);
+/* Runs fn on a simulated loop with some seeds. */
+void rig_run(int (*fn)(void *rig));
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Refilling: small writes of a pool that is short of space go into dead blocks, these are nobody
+ * else's, and what lies there can be found by the cleaner, after a crash too.
+ */
+#include "core/base/log.h"
+#include "core/base/text.h"
+#include "tests/pool/rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define BLOCKS 8192 /* 32 MiB in a pool of 64 */
+#define CAPACITY VD_MIB(64)
+
+static void write_one(struct rig *r, uint64_t lba)
+{
+    rig_fill(r->buf, lba, ++r->version[lba]);
+    assert_int_equal(mini_write(&r->mini, 1, lba, 1, r->buf, 0), 0);
+}
+
+/* A full volume, written at random until `blocks` of it have been refilled. */
+static void refill(struct rig *r, uint64_t blocks)
+{
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    uint64_t until = r->mini.pool->stats.refilled + blocks;
+    for (uint64_t lba = 0; lba < r->blocks && r->version[lba] == 0; lba++)
+        write_one(r, lba);
+    for (unsigned i = 0; r->mini.pool->stats.refilled < until; i++) {
+        assert_true(i < 100 * BLOCKS);
+        write_one(r, vd_rng_below(rng, r->blocks));
+    }
+}
+
+static int refills(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, 2 * BLOCKS);
+    rig_compare(r);
+    rig_check(r);
+    /* Little is moved, though headers take as much as the writes, one by one. */
+    uint64_t guest = r->mini.pool->stats.guest_blocks;
+    refill(r, BLOCKS);
+    uint64_t moved = r->mini.pool->stats.written[VD_STREAM_CLEAN];
+    guest = r->mini.pool->stats.guest_blocks - guest;
+    refill(r, BLOCKS);
+    moved = r->mini.pool->stats.written[VD_STREAM_CLEAN] - moved;
+    assert_true(moved < guest);
+    rig_compare(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    assert_int_equal(rig_open(r, 0), 0);
+    rig_compare(r);
+    rig_check(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+/* Segments of data that hold something and cannot be emptied. */
+static unsigned stuck(const struct vd_pool *p)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        n += p->segs.v[i].stuck;
+    return n;
+}
+
+/* Whatever happened to the process, the cleaner finds all that is live: nothing is stuck. */
+static int moved_after_crashes(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, BLOCKS, CAPACITY);
+    for (unsigned round = 0; round < 6; round++) {
+        refill(r, 200 + vd_rng_below(rng, 3000));
+        if (round % 3 == 1)
+            assert_int_equal(pool_flush(r->mini.pool), 0);
+        pool_abandon(r->mini.pool);
+        vd_simdisk_crash(r->disk, round % 3 == 1 ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed);
+        assert_int_equal(rig_open(r, 0), 0);
+        assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+        for (int batch = 0; batch < 40 && cleaner_batch(r->mini.pool, true) > 0; batch++)
+            ;
+        assert_int_equal(stuck(r->mini.pool), 0);
+        rig_compare(r);
+        rig_check(r);
+    }
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+static void pin_all(struct vd_pool *p, int by)
+{
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        p->segs.v[i].pins += (uint32_t)by;
+}
+
+/* Somebody may still be reading what lay in a block that has died. */
+static int readers_hold_blocks(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, 100);
+    /* What was made ready before is nobody's any more, then nothing can be made ready. */
+    assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+    pin_all(r->mini.pool, 1);
+    uint64_t before = r->mini.pool->stats.refilled;
+    for (uint64_t lba = 0; lba < 50; lba++)
+        write_one(r, lba);
+    assert_int_equal(r->mini.pool->stats.refilled, before);
+    pin_all(r->mini.pool, -1);
+    refill(r, 100);
+    rig_compare(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+/* A bad sector among the dead blocks costs nothing: the blocks go to the log instead. */
+static int places_that_fail(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, 100);
+    for (unsigned i = 0; i < 12; i++) {
+        vd_simdisk_fault(r->disk, VD_FAULT_WRITE_EIO, 1 + vd_rng_below(rng, 2), false);
+        write_one(r, vd_rng_below(rng, r->blocks));
+        vd_simdisk_clear_faults(r->disk);
+        refill(r, 20);
+        assert_false(pool_read_only(r->mini.pool));
+    }
+    rig_compare(r);
+    pool_abandon(r->mini.pool);
+    vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
+    assert_int_equal(rig_open(r, 0), 0);
+    rig_compare(r);
+    rig_check(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
+static void small_writes_go_into_dead_blocks_where_space_is_short(void **state)
+{
+    rig_run(refills);
+}
+
+static void what_was_refilled_is_found_after_crashes(void **state)
+{
+    rig_run(moved_after_crashes);
+}
+
+static void a_block_that_is_being_read_is_not_refilled(void **state)
+{
+    rig_run(readers_hold_blocks);
+}
+
+static void a_dead_block_that_cannot_be_written_costs_nothing(void **state)
+{
+    rig_run(places_that_fail);
+}
+
+static void log_line(void *arg, enum vd_log_level level, const char *message)
+{
+    fprintf(stderr, "  log: %s\n", message);
+}
+
+int main(void)
+{
+    vd_log_set_sink(log_line, NULL, VD_LOG_WARNING);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_writes_go_into_dead_blocks_where_space_is_short),
+        cmocka_unit_test(what_was_refilled_is_found_after_crashes),
+        cmocka_unit_test(a_block_that_is_being_read_is_not_refilled),
+        cmocka_unit_test(a_dead_block_that_cannot_be_written_costs_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
