@@ -297,8 +297,9 @@ struct od_entry_emptied {
 };
 
 /* Bulk header: same 4096-byte frame as a record with magic OD_MAGIC_BULK and seq 0. Its entries are
- * od_entry_write hints of whose data follows: branch and lba when it was stored. A hint block, which
- * has the flag OD_RECORD_HINTS and no payload, has od_entry_bulk instead, of its own segment. */
+ * od_entry_write hints of whose data follows: branch and lba when it was stored. A hint block,
+ * which has the flag OD_RECORD_HINTS and no payload, has od_entry_bulk instead, of its own segment.
+ */
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 

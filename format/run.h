@@ -41,6 +41,8 @@ static inline bool vd_addr_equal(struct vd_addr a, struct vd_addr b)
 {
     return a.seg == b.seg && a.sector == b.sector;
 }
+/* As an assignment, but only of the checksums that there are. */
+void vd_run_copy(struct vd_run *to, const struct vd_run *from);
 /* Cuts the run to the part inside [lba, lba + blocks); they must meet. */
 void vd_run_clip(struct vd_run *r, uint64_t lba, uint64_t blocks);
 

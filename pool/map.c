@@ -161,6 +161,28 @@ void map_forget(struct vd_pool *p, struct seg_map *m)
             map_unfix(p, m, t->at[i], (uint8_t)i);
 }
 
+bool map_told(const struct seg_map *m, uint32_t block, uint8_t teller)
+{
+    return bit_get(m->named, block) && m->tellers->of[block] == teller;
+}
+
+unsigned map_weak(const struct vd_pool *p, const struct seg_map *m, unsigned least, unsigned most,
+                  uint8_t *ret, unsigned room)
+{
+    const struct map_tellers *t = m->tellers;
+    uint16_t told[MAP_TELLERS] = {0};
+    unsigned n = 0;
+    for (uint32_t b = 1; b < p->seg_blocks; b++)
+        told[t->of[b]] += bit_get(m->named, b);
+    for (unsigned of = 1; of <= least; of++)
+        for (unsigned i = 1; i < MAP_TELLERS && n < room; i++)
+            if (t->at[i] && told[i] == of && of <= most) {
+                ret[n++] = (uint8_t)i;
+                most -= of;
+            }
+    return n;
+}
+
 /* ---- merges ---- */
 
 void map_merge(struct vd_pool *p, struct vd_addr addr, uint64_t blocks)

@@ -42,6 +42,12 @@ bool map_used(const struct vd_pool *p, const struct seg_map *m, uint32_t block);
 /* Takes a dead block for a header or hint block: its number, or 0. */
 uint8_t map_fix(struct vd_pool *p, struct seg_map *m, uint32_t block);
 void map_unfix(struct vd_pool *p, struct seg_map *m, uint32_t block, uint8_t teller);
+/* Does this header or hint block tell of the block, and the trees name it? */
+bool map_told(const struct seg_map *m, uint32_t block, uint8_t teller);
+/* Numbers of headers that tell of at most `least` blocks in use, those that tell of fewest first,
+ * as long as they tell of `most` together; returns how many. */
+unsigned map_weak(const struct vd_pool *p, const struct seg_map *m, unsigned least, unsigned most,
+                  uint8_t *ret, unsigned room);
 /* Lets go of headers and hint blocks that say nothing of what is in use any more. */
 void map_forget(struct vd_pool *p, struct seg_map *m);
 

@@ -288,6 +288,7 @@ static void pool_stop_fibers(struct vd_pool *p)
     vd_wake_all(&p->ckpt.kick);
     vd_wake_all(&p->clean.kick);
     vd_wake_all(&p->clean.help);
+    vd_wake_all(&p->refill.untidy);
     while (p->fibers)
         vd_wait(&p->fiber_ended);
 }

@@ -220,11 +220,12 @@ struct vd_pool {
     } behind;
 
     struct {
-        struct vd_list ready; /* struct refill, in the order they are used */
-        struct vd_list found; /* by replay: hint blocks to be written before the next root */
-        uint64_t slots;       /* blocks left in those that are ready */
-        uint64_t promised;    /* of them, to operations in the log's queue */
-        uint64_t dead;        /* blocks in segments that may be made ready */
+        struct vd_list ready;   /* struct refill, in the order they are used */
+        struct vd_list found;   /* by replay: hint blocks to be written before the next root */
+        struct vd_waitq untidy; /* the tidier waits here */
+        uint64_t slots;         /* blocks left in those that are ready */
+        uint64_t promised;      /* of them, to operations in the log's queue */
+        uint64_t dead;          /* blocks in segments that may be made ready */
         uint64_t dead_at_root, filled; /* when the last root came; since then */
         uint64_t filled_before;        /* the last checkpoint */
         uint64_t filled_meanwhile;     /* while it ran */
@@ -413,6 +414,7 @@ void refill_done(struct vd_list *full);
 int refill_found(struct vd_pool *p, const struct vd_entry *e);
 int refill_checkpoint(struct vd_pool *p);
 void refill_init(struct vd_pool *p);
+int refill_start(struct vd_pool *p); /* a fiber */
 void refill_end(struct vd_pool *p);
 
 /* behind.c */

@@ -37,6 +37,7 @@ struct refill {
     uint32_t seg;
     uint16_t hints; /* block of the segment */
     uint8_t teller; /* its number there */
+    bool tidied;
     uint16_t count, used;
     uint16_t slot[REFILL_SLOTS]; /* dead blocks, ascending */
     unsigned entries, len;
@@ -162,6 +163,7 @@ static void refill_prepare(struct vd_pool *p)
     for (unsigned i = 0; i < n; i++)
         refill_open(p, best[i]);
     p->refill.barren = n == 0;
+    vd_wake_one(&p->refill.untidy);
 }
 
 /* Each block filled makes another one dead, so a few are enough to go on with; but where most of
@@ -293,6 +295,108 @@ void refill_done(struct vd_list *full)
         refill_free(refill_of(l));
 }
 
+/* ---- tidying ---- */
+
+/* Headers that tell of a few blocks only are a waste of blocks: a hint block that has room tells of
+ * these too, and the next root makes the headers dead. Where there is no time for that, they stay.
+ */
+#define TIDY_LIVE 40 /* blocks that a header tells of */
+
+static struct refill *refill_find(const struct vd_pool *p, uint32_t seg, uint16_t hints)
+{
+    vd_list_each (it, &p->refill.ready) {
+        struct refill *f = refill_of(it);
+        if (f->seg == seg && f->hints == hints)
+            return f;
+    }
+    return NULL;
+}
+
+static size_t refill_room(const struct refill *f)
+{
+    size_t slots = (size_t)(f->count - f->used) * (sizeof(struct od_entry_bulk) + 8);
+    return OD_BULK_ENTRIES_MAX - f->len - slots;
+}
+
+/* Takes over what the header says of blocks that it still tells of. */
+static void header_take_over(struct vd_pool *p, struct refill *f, uint8_t teller,
+                             const struct vd_record *rec, const uint8_t *header)
+{
+    struct seg_map *m = p->segs.v[f->seg].map;
+    struct entry_walk w = entries_of(rec, header);
+    struct vd_entry e;
+    while (entry_next(&w, &e) > 0) {
+        bool bulk = e.type == VD_ENTRY_BULK;
+        if (!bulk && e.type != VD_ENTRY_WRITE)
+            continue;
+        struct vd_addr at = bulk ? e.addr : vd_addr_plus(rec->at, 1 + e.payload);
+        for (uint64_t i = 0; i < e.blocks && at.seg == f->seg; i++) {
+            struct vd_entry one = {.type = VD_ENTRY_BULK,
+                                   .branch = e.branch,
+                                   .lba = e.lba + i,
+                                   .blocks = 1,
+                                   .addr = vd_addr_plus(at, i),
+                                   .hints = f->hints,
+                                   .csum = {e.csum[i]}};
+            uint32_t block = one.addr.sector / VD_SECTORS_PER_BLOCK;
+            uint8_t entry[sizeof(struct od_entry_bulk) + 8];
+            if (!map_told(m, block, teller) || refill_room(f) < sizeof(entry))
+                continue;
+            entry_encode(&one, entry);
+            refill_note(f, entry, sizeof(entry));
+            m->tellers->of[block] = f->teller;
+        }
+    }
+}
+
+/* VD_YIELDS */
+static void refill_tidy(struct vd_pool *p, struct refill *f, uint8_t *buf)
+{
+    uint32_t seg = f->seg;
+    uint16_t hints = f->hints;
+    uint8_t weak[REFILL_SLOTS];
+    unsigned n = map_weak(p, p->segs.v[seg].map, TIDY_LIVE,
+                          (unsigned)(refill_room(f) / (sizeof(struct od_entry_bulk) + 8)), weak,
+                          VD_ARRAY_SIZE(weak));
+    for (unsigned i = 0; i < n; i++) {
+        uint16_t block = p->segs.v[seg].map->tellers->at[weak[i]];
+        struct vd_addr at = {seg, (uint32_t)block * VD_SECTORS_PER_BLOCK};
+        struct vd_record rec;
+        int r = vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK);
+        f = refill_find(p, seg, hints); /* or it has been used up meanwhile */
+        if (!f || !p->segs.v[seg].map)
+            return;
+        if (r == 0 && record_decode(buf, &rec) == 0 && rec.pool == p->pool64 &&
+            rec.rid == p->segs.v[seg].rid && vd_addr_equal(rec.at, at))
+            header_take_over(p, f, weak[i], &rec, buf);
+    }
+}
+
+static void refill_tidier(void *arg)
+{
+    struct vd_pool *p = arg;
+    uint8_t *buf VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(VD_BLOCK);
+    while (buf && !p->closing && !pool_failed(p)) {
+        struct refill *f = NULL;
+        vd_list_each (it, &p->refill.ready)
+            if (!f && !refill_of(it)->tidied)
+                f = refill_of(it);
+        if (!f) {
+            vd_wait(&p->refill.untidy);
+            continue;
+        }
+        f->tidied = true;
+        if (p->segs.v[f->seg].map && p->segs.v[f->seg].map->tellers)
+            refill_tidy(p, f, buf);
+    }
+    pool_fiber_ends(p);
+}
+
+int refill_start(struct vd_pool *p)
+{
+    return pool_spawn(p, "refill-tidier", refill_tidier);
+}
+
 /* ---- hint blocks ---- */
 
 /* Replay found an entry whose hint block may not have been written. */
@@ -363,11 +467,15 @@ int refill_checkpoint(struct vd_pool *p)
     vd_list_init(&partial);
     vd_list_each_safe (it, &p->refill.ready) {
         struct refill *f = refill_of(it);
+        struct pool_seg *s = &p->segs.v[f->seg];
         refill_leave(p, f);
-        if (f->entries)
-            vd_list_push(&partial, &f->link);
-        else
+        if (f->entries == 0) {
             refill_free(f);
+            continue;
+        }
+        vd_list_push(&partial, &f->link);
+        /* Headers that a hint block took over from stay until that is durable. */
+        s->ghosts_until = VD_MAX(s->ghosts_until, p->root.counter + 1);
     }
     p->refill.barren = false;
     p->refill.filled_before = p->stats.refilled;
@@ -392,6 +500,7 @@ int refill_checkpoint(struct vd_pool *p)
 
 void refill_init(struct vd_pool *p)
 {
+    vd_waitq_init(&p->refill.untidy);
     vd_list_init(&p->refill.ready);
     vd_list_init(&p->refill.found);
 }

@@ -466,6 +466,8 @@ int space_start(struct vd_pool *p)
     for (unsigned i = 1; r == 0 && i < CLEANERS; i++)
         r = pool_spawn(p, "cleaner-mate", cleaner_mate);
     if (r == 0)
+        r = refill_start(p);
+    if (r == 0)
         r = checkpoint_start(p);
     return r;
 }

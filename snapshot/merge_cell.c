@@ -262,13 +262,11 @@ static size_t assemble(struct merge *mg, uint64_t cell, struct ver *const *v, si
     struct vd_run *run = &mg->run;
     size_t k = 1;
 
-    *run = (struct vd_run){
-        .lba = cell * VD_CELL_BLOCKS + v[0]->blk,
-        .born = v[0]->born,
-        .died = v[0]->died,
-        .type = v[0]->type,
-        .addr = v[0]->addr,
-    };
+    run->lba = cell * VD_CELL_BLOCKS + v[0]->blk;
+    run->born = v[0]->born;
+    run->died = v[0]->died;
+    run->type = v[0]->type;
+    run->addr = v[0]->addr;
     run->csum[0] = v[0]->csum;
     for (; k < n && joins(v[k - 1], v[k]); k++)
         run->csum[k] = v[k]->csum;

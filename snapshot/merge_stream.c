@@ -53,7 +53,7 @@ int head_put(struct mstream *st, uint64_t branch, const struct vd_run *run)
     if (r < 0)
         return r;
     st->out.key = (struct tree_key){{branch, run->lba}};
-    *o = *run;
+    vd_run_copy(o, run);
     o->died = VD_EPOCH_MAX;
     st->has_out = run->type == VD_RUN_ZERO;
     return st->has_out ? 0 : tree_writer_put(st->w, &st->out);
@@ -105,7 +105,7 @@ static int head_next(struct mstream *st, uint64_t branch, struct vd_run *ret)
         return r;
     if (st->peek.key.w[0] != branch)
         return -ENOENT;
-    *ret = st->peek.run;
+    vd_run_copy(ret, &st->peek.run);
     return 0;
 }
 
@@ -184,7 +184,7 @@ int history_take(struct mstream *st, uint64_t branch, uint64_t cell, struct vd_r
     if (r == 0 && at != cell)
         r = -ENOENT;
     if (r == 0) {
-        *ret = st->peek.run;
+        vd_run_copy(ret, &st->peek.run);
         tree_writer_take(st->w);
     }
     return r;
@@ -193,7 +193,7 @@ int history_take(struct mstream *st, uint64_t branch, uint64_t cell, struct vd_r
 int history_put(struct mstream *st, uint64_t branch, const struct vd_run *run, bool inside)
 {
     st->out.key = (struct tree_key){{branch, run->lba / VD_CELL_BLOCKS, run->lba, run->died}};
-    st->out.run = *run;
+    vd_run_copy(&st->out.run, run);
     if (!inside) {
         int r = seek_key(st, &st->out.key);
         if (r < 0)

@@ -18,7 +18,8 @@ struct scenario {
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;
 
-/* What scenario `s` starts from, closed: volumes a, b, c (a clone of a@s1), big (sparse), snapshots.
+/* What scenario `s` starts from, closed: volumes a, b, c (a clone of a@s1), big (sparse),
+ * snapshots.
  */
 void scenario_base(const struct scenario *s, struct world *w, uint64_t seed);
 
