@@ -176,7 +176,7 @@ bool refill_works(const struct vd_pool *p)
 bool refill_runs_out(const struct vd_pool *p)
 {
     uint64_t known = p->refill.dead_at_root;
-    uint64_t least = VD_MAX(known / 8, VD_MIN(known / 2, 2 * p->refill.filled_meanwhile));
+    uint64_t least = VD_MAX(known / 8, VD_MIN(known / 2, p->refill.filled_meanwhile * 5 / 4));
     return p->refill.filled && p->refill.dead + p->refill.slots < least;
 }
 
@@ -422,17 +422,35 @@ int refill_found(struct vd_pool *p, const struct vd_entry *e)
     return 0;
 }
 
-/* Is the hint block there, as it was written by a session before? One written by a checkpoint whose
- * root went before some of the entries knows more than replay does. */
+/* Do the entries of a header, all of one block, include this one? */
+static bool entries_include(const uint8_t *header, unsigned len, const uint8_t *entry)
+{
+    const size_t one = sizeof(struct od_entry_bulk) + 8;
+    for (size_t at = 0; at + one <= len; at += one)
+        if (memcmp(header + OD_RECORD_ENTRIES + at, entry, one) == 0)
+            return true;
+    return false;
+}
+
+/* Is the hint block there, with all that replay found? What lies in its place may be an older one,
+ * or one that a checkpoint wrote whose root covers some of the entries: then it knows more. */
 static bool hints_there(struct vd_pool *p, const struct refill *f, uint64_t rid, uint8_t *buf)
 {
     struct vd_record rec;
     uint32_t sector = (uint32_t)f->hints * VD_SECTORS_PER_BLOCK;
     struct vd_addr at = {f->seg, sector};
-    return vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK) == 0 &&
-           record_decode(buf, &rec) == 0 && rec.flags & OD_RECORD_HINTS && rec.bulk &&
-           rec.pool == p->pool64 && rec.rid == rid && vd_addr_equal(rec.at, at) &&
-           rec.entries_len >= f->len;
+    if (vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK) < 0 || record_decode(buf, &rec) < 0 ||
+        !(rec.flags & OD_RECORD_HINTS) || !rec.bulk || rec.pool != p->pool64 || rec.rid != rid ||
+        !vd_addr_equal(rec.at, at))
+        return false;
+#ifdef VD_PLANT_OLD_HINTS_TRUSTED
+    return rec.entries_len >= f->len;
+#endif
+    const size_t one = sizeof(struct od_entry_bulk) + 8;
+    for (size_t i = 0; i + one <= f->len; i += one)
+        if (!entries_include(buf, rec.entries_len, f->block + OD_RECORD_ENTRIES + i))
+            return false;
+    return true;
 }
 
 /* Replay may have learned of a segment only that entries name it; its first header says the rest.

@@ -366,8 +366,9 @@ static bool make_room(struct vd_pool *p, bool urgent)
     }
     /* A checkpoint that is under way holds space, and gives it back: not worth moving all for. */
     int n = cleaner_batch(p, urgent && !p->ckpt.running);
-    if (n < 0)
+    if (n < 0 && n != -ENOSPC)
         return false;
+    n = VD_MAX(n, 0); /* others took the space that it had chosen for, and will give it back */
     if (p->clean.released > released)
         return true;
     if (n == 0 && cleaner_busy(p)) { /* the other batch has taken what there is */

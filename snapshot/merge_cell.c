@@ -419,6 +419,8 @@ int merge_cell(struct merge *mg, const struct cell_job *job)
     uint64_t limit = explicit_limit(job->b, job->cell * VD_CELL_BLOCKS);
 
     mg->nver = 0;
+    if (cell_is_plain(job))
+        return cell_plain(mg, job, limit);
     int r = vers_room(mg, 1);
     if (r == 0)
         r = take_old(mg, job);

@@ -127,7 +127,7 @@ struct merge {
     size_t nver, ver_room;
     struct ver **order;
     size_t order_room;
-    struct vd_run run;
+    struct vd_run run, plain;
     struct tree_entry entry;
     struct tree_cursor cursor;
 };
@@ -182,6 +182,12 @@ struct cell_job {
     bool drop;             /* ... or everything goes */
 };
 int merge_cell(struct merge *mg, const struct cell_job *job); /* VD_YIELDS */
+
+/* ---- merge_plain.c ---- */
+
+bool cell_is_plain(const struct cell_job *job);
+/* limit: explicit_limit of the cell. VD_YIELDS */
+int cell_plain(struct merge *mg, const struct cell_job *job, uint64_t limit);
 int fold_add(struct fold_buf *f, const struct vd_run *run);
 
 /* ---- merge_index.c: USAGE, CHANGED, CATALOG ---- */

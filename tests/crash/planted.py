@@ -89,6 +89,8 @@ PLANTS = [
     ('refilled_before_root', 'a block is filled when a root says that it is dead', sim()),
     ('refilled_while_pinned', 'a block that is being read is not filled',
      ('test_refill', 'a_block_that*')),
+    ('old_hints_trusted', 'an older hint block is not taken for the one that is missing',
+     ('test_refill', 'what_was_refilled*')),
     ('hints_not_written', 'what was refilled can be moved', ('test_refill', 'what_was_refilled*')),
     ('reserve_not_enforced', 'a full pool keeps what it needs to delete', sim()),
     ('zero_as_absent', 'zeroes on a clone do not show what lies below', sim()),

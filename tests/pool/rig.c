@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+/* A pool on a simulated device and what should be in it (rig.h): makes it, writes to it at random,
+ * compares. */
 #include "tests/pool/rig.h"
 
 #include "core/base/text.h"

@@ -79,7 +79,7 @@ static int moved_after_crashes(void *arg)
     struct vd_rng *rng = vd_loop_rng(vd_loop_current());
     rig_make(r, BLOCKS, CAPACITY);
     for (unsigned round = 0; round < 6; round++) {
-        refill(r, 200 + vd_rng_below(rng, 3000));
+        refill(r, 200 + vd_rng_below(rng, 2 * BLOCKS));
         if (round % 3 == 1)
             assert_int_equal(pool_flush(r->mini.pool), 0);
         pool_abandon(r->mini.pool);
