@@ -18,6 +18,7 @@
 #define CHUNK (1u << 20)
 #define CHUNK_BLOCKS (CHUNK / VD_BLOCK)
 #define SEGMENTS 12u
+#define OLD 11u /* a segment that was closed before the root */
 
 static int fd;
 static const struct vd_uuid pool = {"made by the test"};
@@ -83,14 +84,15 @@ static void write_head(void)
     size_t len = table_size(SEGMENTS, root.table_entry_size);
     table_header_encode(buf, &pool, root.counter, SEGMENTS, root.table_entry_size);
     for (uint32_t i = 0; i < SEGMENTS; i++) {
-        struct vd_table_entry e = {.state = i == 0   ? VD_SEG_FIXED
-                                            : i == 1 ? VD_SEG_CLOSED
-                                                     : VD_SEG_FREE,
-                                   .stream = i == 0   ? VD_STREAM_FIXED
-                                             : i == 1 ? VD_STREAM_LOG
-                                                      : 0,
+        bool used = i == 1 || i == OLD;
+        struct vd_table_entry e = {.state = i == 0 ? VD_SEG_FIXED
+                                            : used ? VD_SEG_CLOSED
+                                                   : VD_SEG_FREE,
+                                   .stream = i == 0 ? VD_STREAM_FIXED
+                                             : used ? VD_STREAM_LOG
+                                                    : 0,
                                    .nchunks = 1,
-                                   .rid = i == 1 ? rid_of(1) : 0,
+                                   .rid = used ? rid_of(i) : 0,
                                    .chunk = {{.idx = i}}};
         table_entry_encode(&e, buf + sizeof(struct od_table_header) + i * root.table_entry_size,
                            root.table_entry_size);
@@ -161,6 +163,22 @@ static void write_blocks(uint64_t lba, uint64_t blocks, uint8_t fill, uint16_t f
 {
     struct vd_entry e = {.type = VD_ENTRY_WRITE, .branch = 1, .lba = lba, .blocks = blocks};
     record(&e, 1, flags, fill);
+}
+
+/* A block that went to a dead place of an old segment. */
+static void refill_block(uint64_t lba, uint32_t block, uint8_t fill)
+{
+    static uint8_t buf[VD_BLOCK];
+    struct vd_entry e = {.type = VD_ENTRY_BULK,
+                         .branch = 1,
+                         .lba = lba,
+                         .blocks = 1,
+                         .addr = {OLD, block * VD_SECTORS_PER_BLOCK},
+                         .hints = 3};
+    memset(buf, fill, sizeof(buf));
+    e.csum[0] = vd_xxh3(buf, VD_BLOCK);
+    put((uint64_t)OLD * CHUNK + block * VD_BLOCK, buf, VD_BLOCK);
+    record(&e, 1, OD_RECORD_COMMIT, 0);
 }
 
 static void catalog_put(struct vd_entry *e, uint64_t kind, uint64_t id, const void *v, uint16_t len)
@@ -327,6 +345,12 @@ static int make(const char *kind)
     } else if (!strcmp(kind, "half-operation")) {
         write_blocks(1, 1, 'B', OD_RECORD_COMMIT);
         write_blocks(2, 2, 'x', 0);
+    } else if (!strcmp(kind, "refilled") || !strcmp(kind, "torn-refill")) {
+        refill_block(1, 5, 'B');
+        refill_block(2, 6, 'C');
+        write_blocks(3, 1, 'D', OD_RECORD_COMMIT);
+        if (kind[0] == 't')
+            flip((uint64_t)OLD * CHUNK + 6 * VD_BLOCK + 700);
     } else if (!strcmp(kind, "reused")) {
         /* What lay where the next record's payload will lie was moved away: old news by then. */
         struct vd_entry e = {.type = VD_ENTRY_RELOCATE, .blocks = 1, .count = 1};
@@ -367,6 +391,7 @@ int main(int argc, char **argv)
                               .created_s = 1700000000,
                               .root_counter = 1,
                               .redundancy_data = 1,
+                              .incompat = OD_INCOMPAT_REFILL,
                               .pool_name = "made"};
     root =
         (struct vd_root){.pool_uuid = pool,
