@@ -213,3 +213,29 @@ void sample_bulk(struct vd_record *ret, void *buf4k)
     }
     record_seal(ret, buf4k);
 }
+
+void sample_hints(struct vd_record *ret, void *buf4k)
+{
+    uint8_t *p = (uint8_t *)buf4k + OD_RECORD_ENTRIES;
+
+    *ret = (struct vd_record){.bulk = true,
+                              .flags = OD_RECORD_HINTS,
+                              .pool = 0x1111,
+                              .incarnation = 20,
+                              .rid = 0x3333,
+                              .at = {40, 88}};
+    for (uint32_t block = 12;; block++) {
+        struct vd_entry e = {.type = VD_ENTRY_BULK,
+                             .branch = 3,
+                             .lba = 7 * block,
+                             .blocks = 1,
+                             .addr = {40, block * VD_SECTORS_PER_BLOCK},
+                             .hints = 11,
+                             .csum = {block}};
+        if (ret->entries_len + entry_size(&e) > OD_BULK_ENTRIES_MAX)
+            break;
+        ret->entries_len += (unsigned)entry_encode(&e, p + ret->entries_len);
+        ret->entry_count++;
+    }
+    record_seal(ret, buf4k);
+}

@@ -16,5 +16,6 @@ void sample_entry(struct vd_entry *ret, unsigned i);
 void sample_record(struct vd_record *ret, void *buf4k, unsigned n);
 /* A bulk header with as many one-block hints as fit. */
 void sample_bulk(struct vd_record *ret, void *buf4k);
+void sample_hints(struct vd_record *ret, void *buf4k); /* a hint block, full */
 
 #endif

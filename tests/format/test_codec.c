@@ -464,6 +464,29 @@ static void test_record_round_trip(void **state)
     flip_each_byte(decode_record);
 }
 
+static void test_hint_blocks(void **state)
+{
+    struct vd_record in, out;
+    struct vd_entry e;
+    sample_hints(&in, buf);
+    assert_int_equal(record_decode(buf, &out), 0);
+    assert_true(out.bulk);
+    assert_int_equal(out.flags, OD_RECORD_HINTS);
+    assert_int_equal(out.entry_count, 97);
+    struct entry_walk w = entries_of(&out, buf);
+    assert_int_equal(entry_next(&w, &e), 1);
+    assert_int_equal(e.type, VD_ENTRY_BULK);
+    assert_int_equal(e.hints, 11);
+    assert_int_equal(e.lba, 84);
+    flip_each_byte(decode_record);
+    sample_hints(&in, buf);
+    refuse(decode_record, od_record, flags, 0); /* then its entries would be none of its */
+    refuse(decode_record, od_record, flags, OD_RECORD_HINTS | OD_RECORD_COMMIT);
+    refuse(decode_record, od_record, payload_blocks, 1);
+    refuse(decode_record, od_record, at.seg, 41); /* hints are of their own segment */
+    refuse(decode_record, od_record, seq, 1);
+}
+
 static void test_record_refuses(void **state)
 {
     struct vd_record in;
@@ -527,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_relocation_refuses),
         cmocka_unit_test(test_empty_catalog_value_is_not_a_delete),
         cmocka_unit_test(test_record_round_trip),
+        cmocka_unit_test(test_hint_blocks),
         cmocka_unit_test(test_record_refuses),
         cmocka_unit_test(test_nothing_of_ours),
     };

@@ -69,6 +69,8 @@ int main(int argc, char **argv)
     put("record", 100, sizeof(buf));
     buf[4095] = 0; /* an odd length is what the target takes for bulk */
     put("record", 101, sizeof(buf) - 1);
+    sample_hints(&rec, buf);
+    put("record", 102, sizeof(buf));
 
     for (unsigned n = 0; n < SAMPLE_NODES; n++) {
         static struct od_node node;
