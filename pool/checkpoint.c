@@ -213,6 +213,8 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
             p->segs.v[i].doomed = false;
             if (p->segs.v[i].pins == 0)
                 seg_release(p, i);
+            else
+                map_drop(p, i); /* the root says that it is free: nothing may be put there */
         }
     p->stats.checkpoints++;
     vd_log(VD_LOG_DEBUG,
@@ -309,7 +311,7 @@ int pool_hold_checkpoints(struct vd_pool *p)
         vd_wait(&p->ckpt.finished);
     if (pool_failed(p))
         return -EROFS;
-    p->ckpt.running = true;
+    p->ckpt.running = p->ckpt.held = true;
     return 0;
 }
 
@@ -317,7 +319,7 @@ void pool_release_checkpoints(struct vd_pool *p)
 {
     if (p->rdonly)
         return;
-    p->ckpt.running = false;
+    p->ckpt.running = p->ckpt.held = false;
     vd_wake_all(&p->ckpt.finished);
 }
 

@@ -273,9 +273,9 @@ static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
             continue;
         struct vd_addr at =
             e.type == VD_ENTRY_WRITE ? vd_addr_plus(rec->at, 1 + e.payload) : e.addr;
-        if (at.seg != rec->at.seg)
-            continue;
         uint32_t first = at.sector / VD_SECTORS_PER_BLOCK;
+        if (at.seg != rec->at.seg || first + e.blocks > c->p->seg_blocks)
+            continue;
         for (uint64_t from = 0, to; from < e.blocks; from = to + 1) {
             for (to = from; to < e.blocks && !seen_get(c, first + (uint32_t)to); to++)
                 ;

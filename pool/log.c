@@ -87,6 +87,7 @@ static void log_complete(struct vd_pool *p)
             rec_acknowledge(p, vd_container_of(g, struct log_rec, link));
         rec_acknowledge(p, rec);
     }
+    vd_wake_all(&l->settled);
     if (l->inflight_count == 0)
         vd_wake_all(&l->idle);
     if (l->inflight_count == 0 || !vd_list_empty(&l->queue))
@@ -142,8 +143,18 @@ static void log_drop(struct vd_pool *p)
     l->queued = 0;
     while ((n = vd_list_pop(&l->queue)))
         op_finish(vd_container_of(n, struct pool_op, link), -EIO);
+    vd_wake_all(&l->settled);
     if (l->inflight_count == 0)
         vd_wake_all(&l->idle);
+}
+
+void log_settle(struct vd_pool *p)
+{
+    struct pool_log *l = &p->log;
+    uint64_t last = l->next_seq - 1;
+    while (!pool_failed(p) && !vd_list_empty(&l->inflight) &&
+           vd_container_of(l->inflight.next, struct log_rec, link)->seq <= last)
+        vd_wait(&l->settled);
 }
 
 /* A record failed. When nothing is under way any more, the first bad one and all after it are given
@@ -164,8 +175,9 @@ static void log_rewrite(struct vd_pool *p)
     /* What lies behind a bad record does not count, even where it is good. */
     vd_list_each (it, &l->inflight)
         vd_container_of(it, struct log_rec, link)->res = -EIO;
+    bool full = false; /* the records did not all fit into the successor: on to the next one */
     while (!vd_list_empty(&l->inflight) && !pool_failed(p)) {
-        if (++l->failures > LOG_FAILURES_MAX) {
+        if (!full && ++l->failures > LOG_FAILURES_MAX) {
             pool_fail(p, "the log cannot be written");
             break;
         }
@@ -178,21 +190,23 @@ static void log_rewrite(struct vd_pool *p)
             break;
         /* The last good record, whose checksum and echo the chain goes on from. */
         struct log_rec *first = vd_container_of(l->inflight.next, struct log_rec, link);
-        l->prev_csum = first->rec.prev_csum;
-        l->echo_len = first->rec.echo_len;
-        l->echo_count = first->rec.echo_count;
-        l->echo_flags = first->rec.prev_flags;
-        l->echo_payload_blocks = first->rec.prev_payload_blocks;
-        memcpy(l->echo, first->header + OD_RECORD_ENTRIES + first->rec.entries_len, l->echo_len);
+        if (!full) {
+            l->prev_csum = first->rec.prev_csum;
+            l->echo_len = first->rec.echo_len;
+            l->echo_count = first->rec.echo_count;
+            l->echo_flags = first->rec.prev_flags;
+            l->echo_payload_blocks = first->rec.prev_payload_blocks;
+            memcpy(l->echo, first->header + OD_RECORD_ENTRIES + first->rec.entries_len,
+                   l->echo_len);
+        }
         log_roll(p);
+        full = false;
         int r = 0;
         vd_list_each (it, &l->inflight) {
             struct log_rec *rec = vd_container_of(it, struct log_rec, link);
-            if (l->block + 1 + rec->payload_blocks + rec->fills > p->seg_blocks) {
-                pool_fail(p, "the log cannot be written");
-                r = -EIO;
+            full = l->block + 1 + rec->payload_blocks + rec->fills > p->seg_blocks;
+            if (full)
                 break;
-            }
             rec->dsync = false;
             log_fills_inline(p, rec);
             log_seal_record(p, rec);
@@ -470,6 +484,7 @@ void log_init(struct vd_pool *p)
     vd_list_init(&l->spare);
     vd_waitq_init(&l->work);
     vd_waitq_init(&l->idle);
+    vd_waitq_init(&l->settled);
     vd_waitq_init(&l->flush_done);
 }
 

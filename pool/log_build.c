@@ -86,6 +86,8 @@ static uint8_t *build_memory(struct log_rec *rec, const struct pool_op *op, uint
     uint8_t *base = (uint8_t *)op->iov[i].iov_base + skip;
     bool direct = op->iov[i].iov_len - skip >= want && (uintptr_t)base % VD_BLOCK == 0;
     if (!direct) {
+        if (rec->bounced + blocks > LOG_PAYLOAD_BLOCKS)
+            return NULL;
         if (!rec->bounce)
             rec->bounce = vd_alloc_aligned(LOG_PAYLOAD_BLOCKS * VD_BLOCK);
         if (!rec->bounce)

@@ -26,6 +26,7 @@ void pool_fail(struct vd_pool *p, const char *fmt, ...)
     }
     vd_wake_all(&p->log.work);
     vd_wake_all(&p->log.idle);
+    vd_wake_all(&p->log.settled);
     vd_wake_all(&p->log.flush_done);
     vd_wake_all(&p->space.waiters);
     vd_wake_all(&p->space.paced);

@@ -122,12 +122,13 @@ struct pool_log {
     struct vd_list group;    /* complete records of an operation whose end is not */
     struct vd_list spare;
     unsigned inflight_count;
-    struct vd_waitq work; /* writers wait here */
-    struct vd_waitq idle; /* those who wait for inflight to drain */
-    bool failing;         /* a record failed: being rewritten in the successor */
-    bool starved;         /* there was no memory for the last record */
-    unsigned failures;    /* in a row */
-    unsigned company;     /* blocks per record of late, in sixteenths */
+    struct vd_waitq work;    /* writers wait here */
+    struct vd_waitq idle;    /* those who wait for inflight to drain */
+    struct vd_waitq settled; /* those who wait for some of it */
+    bool failing;            /* a record failed: being rewritten in the successor */
+    bool starved;            /* there was no memory for the last record */
+    unsigned failures;       /* in a row */
+    unsigned company;        /* blocks per record of late, in sixteenths */
 
     uint64_t applied_seq, applied_csum;
     uint64_t durable_seq; /* the horizon */
@@ -198,6 +199,7 @@ struct vd_pool {
 
     struct {
         bool running;          /* one at a time */
+        bool held;             /* `running` only keeps others from it */
         bool merging;          /* nodes are being written */
         uint64_t nodes_others; /* as many as were before, and it may write for other ends */
         bool wanted;           /* the checkpointer is to run one */
@@ -346,7 +348,8 @@ struct vd_segref log_segref(const struct vd_logref *l);
 int log_start(struct vd_pool *p); /* fibers */
 void log_init(struct vd_pool *p);
 void log_done(struct vd_pool *p);
-int log_flush_now(struct vd_pool *p);              /* VD_YIELDS */
+void log_settle(struct vd_pool *p);   /* waits for all that is under way now. VD_YIELDS */
+int log_flush_now(struct vd_pool *p); /* VD_YIELDS */
 int log_flush_to(struct vd_pool *p, uint64_t seq); /* VD_YIELDS */
 int log_seal(struct vd_pool *p);
 /* Applies the entries of a header to overlay and client: live and at replay alike. `relocations`:

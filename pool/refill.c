@@ -38,6 +38,7 @@ struct refill {
     uint16_t hints; /* block of the segment */
     uint8_t teller; /* its number there */
     bool tidied;
+    uint64_t rid; /* of the segment then; 0: found by replay */
     uint16_t count, used;
     uint16_t slot[REFILL_SLOTS]; /* dead blocks, ascending */
     unsigned entries, len;
@@ -67,8 +68,9 @@ static bool refill_possible(const struct vd_pool *p, uint32_t seg)
 #ifdef VD_PLANT_REFILLED_WHILE_PINNED
     pinned = false;
 #endif
-    return seg_dead(p, s) && !s->victim && !s->doomed && s->unpublished == 0 && root_knows &&
-           !pinned && seg != p->root.log_seg.seg;
+    /* What no record ever named the table may not know of. */
+    return seg_dead(p, s) && s->last_seq && !s->victim && !s->doomed && s->unpublished == 0 &&
+           root_knows && !pinned && seg != p->root.log_seg.seg;
 }
 
 void refill_merge_ends(struct vd_pool *p, bool published)
@@ -138,6 +140,7 @@ static void refill_open(struct vd_pool *p, uint32_t seg)
         return;
     }
     f->teller = map_fix(p, s->map, f->hints);
+    f->rid = s->rid;
     s->refilling = true;
     p->refill.dead -= VD_MIN(p->refill.dead, f->count);
     p->refill.slots += f->count;
@@ -221,7 +224,10 @@ static struct refill *refill_first(struct vd_pool *p)
         if (p->segs.v[f->seg].map)
             return f;
         refill_leave(p, f);
-        vd_list_push(&p->refill.found, &f->link);
+        if (f->used)
+            vd_list_push(&p->refill.found, &f->link);
+        else
+            refill_free(f); /* no header of it has been given up */
     }
 }
 
@@ -340,7 +346,8 @@ static void header_take_over(struct vd_pool *p, struct refill *f, uint8_t teller
                                    .csum = {e.csum[i]}};
             uint32_t block = one.addr.sector / VD_SECTORS_PER_BLOCK;
             uint8_t entry[sizeof(struct od_entry_bulk) + 8];
-            if (!map_told(m, block, teller) || refill_room(f) < sizeof(entry))
+            if (block >= p->seg_blocks || !map_told(m, block, teller) ||
+                refill_room(f) < sizeof(entry))
                 continue;
             entry_encode(&one, entry);
             refill_note(f, entry, sizeof(entry));
@@ -364,7 +371,7 @@ static void refill_tidy(struct vd_pool *p, struct refill *f, uint8_t *buf)
         struct vd_record rec;
         int r = vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK);
         f = refill_find(p, seg, hints); /* or it has been used up meanwhile */
-        if (!f || !p->segs.v[seg].map)
+        if (!f || !p->segs.v[seg].map || !p->segs.v[seg].map->tellers)
             return;
         if (r == 0 && record_decode(buf, &rec) == 0 && rec.pool == p->pool64 &&
             rec.rid == p->segs.v[seg].rid && vd_addr_equal(rec.at, at))
@@ -475,13 +482,15 @@ static int hints_write(struct vd_pool *p, struct refill *f)
 }
 
 /* All hints of entries that the coming root covers. Where one cannot be written, its blocks cannot
- * be moved, and no more. VD_YIELDS */
+ * be moved, and the segment is not refilled any more, so that older headers stay. VD_YIELDS */
 int refill_checkpoint(struct vd_pool *p)
 {
     uint8_t *buf VD_CLEANUP(vd_cleanup_free) = vd_alloc_aligned(VD_BLOCK);
     struct vd_list partial, *l;
     if (!buf)
         return -ENOMEM;
+    /* Records under way may carry hint blocks whose other entries the root covers. */
+    log_settle(p);
     vd_list_init(&partial);
     vd_list_each_safe (it, &p->refill.ready) {
         struct refill *f = refill_of(it);
@@ -507,10 +516,13 @@ int refill_checkpoint(struct vd_pool *p)
     }
     while ((l = vd_list_pop(&partial))) {
         struct refill *f = refill_of(l);
-        int r = hints_write(p, f);
-        if (r < 0)
+        bool same = f->rid == 0 || f->rid == p->segs.v[f->seg].rid;
+        int r = same ? hints_write(p, f) : 0;
+        if (r < 0) {
             vd_log(VD_LOG_WARNING, "%s: hints of segment %u cannot be written: %s",
                    vd_dev_path(p->dev), f->seg, strerror(-r));
+            map_drop(p, f->seg);
+        }
         refill_free(f);
     }
     return 0;

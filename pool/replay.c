@@ -144,6 +144,11 @@ static int bulk_claim(struct vd_pool *p, uint64_t seq, const struct vd_entry *e)
 {
     if (e->hints == 0)
         return segment_claim(p, e->addr.seg, VD_STREAM_CLEAN, 0, seq);
+    if (e->addr.seg < p->segs.count && p->segs.v[e->addr.seg].state == VD_SEG_FREE) {
+        int r = segment_claim(p, e->addr.seg, VD_STREAM_CLEAN, 0, seq);
+        if (r < 0)
+            return r;
+    }
     if (!seg_valid(p, e->addr, e->blocks) || e->hints >= p->seg_blocks)
         return -EUCLEAN;
     p->log.window_bytes += e->blocks * VD_BLOCK;

@@ -162,8 +162,9 @@ static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
         return space_available(p);
     int64_t spare = (int64_t)p->segs.free_backed - (int64_t)space_keep_segments(p);
     spare *= p->seg_blocks;
+    /* Should a root come between, there may be no dead blocks for what they were promised to. */
     if (!(op->flags & POOL_OP_RESERVE))
-        spare -= HEADERS_RESERVE_BLOCKS;
+        spare -= HEADERS_RESERVE_BLOCKS + (int64_t)p->refill.promised;
     return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
 }
 
@@ -359,16 +360,21 @@ static bool make_room(struct vd_pool *p, bool urgent)
 {
     uint64_t released = p->clean.released;
     if (refill_runs_out(p) || (urgent && root_shows_much(p))) {
-        if (!p->ckpt.running)
-            return checkpoint_run(p) == 0;
-        vd_wait(&p->ckpt.finished);
-        return true;
+        /* The next root shows what more is dead, which is enough for small writes. */
+        if (!p->ckpt.running && checkpoint_run(p) < 0)
+            return false;
+        if (p->ckpt.running && !p->ckpt.held)
+            vd_wait(&p->ckpt.finished);
+        space_wake(p);
+        vd_fiber_yield();
+        if (!room_is_urgent(p))
+            return true;
     }
     /* A checkpoint that is under way holds space, and gives it back: not worth moving all for. */
     int n = cleaner_batch(p, urgent && !p->ckpt.running);
-    if (n < 0 && n != -ENOSPC)
+    if (pool_failed(p))
         return false;
-    n = VD_MAX(n, 0); /* others took the space that it had chosen for, and will give it back */
+    n = VD_MAX(n, 0); /* a write failed, or others took the space that it had chosen for */
     if (p->clean.released > released)
         return true;
     if (n == 0 && cleaner_busy(p)) { /* the other batch has taken what there is */

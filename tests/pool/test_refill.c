@@ -151,6 +151,75 @@ static int places_that_fail(void *arg)
     return 0;
 }
 
+struct writer {
+    struct rig *rig;
+    struct vd_group *group;
+    uint64_t from, count, blocks; /* its own part of the volume, and how much it writes at once */
+    bool stop;
+};
+
+static void write_on(void *arg)
+{
+    struct writer *w = arg;
+    struct rig *r = w->rig;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    uint8_t *buf = vd_alloc_aligned(w->blocks * VD_BLOCK);
+    while (!w->stop) {
+        uint64_t lba = w->from + vd_rng_below(rng, w->count - w->blocks + 1);
+        for (uint64_t b = 0; b < w->blocks; b++)
+            rig_fill(buf + b * VD_BLOCK, lba + b, r->version[lba + b] + 1);
+        int res = mini_write(&r->mini, 1, lba, w->blocks, buf, 0);
+        assert_int_equal(res, 0);
+        for (uint64_t b = 0; b < w->blocks; b++)
+            r->version[lba + b]++;
+    }
+    free(buf);
+    vd_group_done(w->group);
+}
+
+/* One write fails while records of all sizes are under way: more than a segment holds when all of
+ * them are written again with their blocks in the payload. */
+static int one_failure_among_many(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_error err = {0};
+    enum { WRITERS = 34 };
+    static struct writer w[WRITERS];
+    struct vd_group group;
+    rig_make(r, BLOCKS, 0); /* each failure costs the log segments until the next root */
+    refill(r, 2000);
+    vd_group_init(&group);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        w[i] = (struct writer){r, &group, i * 240, 240, i < 2 ? 150 : 4, false};
+        vd_group_add(&group);
+        assert_int_equal(vd_fiber_spawn(vd_loop_current(), "writer", write_on, &w[i]), 0);
+    }
+    for (unsigned i = 0; i < 24; i++) {
+        uint64_t until = r->mini.pool->stats.refilled + 300;
+        /* A root that cannot be written would be another matter. */
+        while (r->mini.pool->stats.refilled < until || r->mini.pool->ckpt.running)
+            vd_fiber_yield();
+        vd_simdisk_fault(r->disk, VD_FAULT_WRITE_EIO, 1 + i % 3, false);
+        while (!vd_simdisk_fault_hit(r->disk) && !r->mini.pool->ckpt.running)
+            vd_fiber_yield();
+        vd_simdisk_clear_faults(r->disk);
+        assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+        assert_false(pool_read_only(r->mini.pool));
+    }
+    for (unsigned i = 0; i < WRITERS; i++)
+        w[i].stop = true;
+    vd_group_wait(&group);
+    rig_compare(r);
+    pool_abandon(r->mini.pool);
+    vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
+    assert_int_equal(rig_open(r, 0), 0);
+    rig_compare(r);
+    rig_check(r);
+    assert_int_equal(pool_close(r->mini.pool, &err), 0);
+    rig_free(r);
+    return 0;
+}
+
 static void small_writes_go_into_dead_blocks_where_space_is_short(void **state)
 {
     rig_run(refills);
@@ -171,6 +240,11 @@ static void a_dead_block_that_cannot_be_written_costs_nothing(void **state)
     rig_run(places_that_fail);
 }
 
+static void one_failed_write_among_many_costs_nothing(void **state)
+{
+    rig_run(one_failure_among_many);
+}
+
 static void log_line(void *arg, enum vd_log_level level, const char *message)
 {
     fprintf(stderr, "  log: %s\n", message);
@@ -184,6 +258,7 @@ int main(void)
         cmocka_unit_test(what_was_refilled_is_found_after_crashes),
         cmocka_unit_test(a_block_that_is_being_read_is_not_refilled),
         cmocka_unit_test(a_dead_block_that_cannot_be_written_costs_nothing),
+        cmocka_unit_test(one_failed_write_among_many_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
