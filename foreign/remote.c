@@ -382,6 +382,8 @@ static int connect_one(struct remote *r, struct vd_error *err)
     return rc;
 }
 
+#define REMOTE_UNKNOWN "the NBD server does not serve \"%s\": %s"
+
 /* Gives libnbd the socket and shakes hands; takes `fd` over. */
 static int link_start(struct remote *r, int fd, struct vd_error *err)
 {
@@ -399,7 +401,10 @@ static int link_start(struct remote *r, int fd, struct vd_error *err)
     if (nbd_set_export_name(l->nbd, r->export) < 0 ||
         nbd_add_meta_context(l->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
         nbd_aio_connect_socket(l->nbd, fd) < 0) {
+        bool unknown = nbd_get_errno() == ENOENT; /* a quick server has answered already */
         link_failed(l);
+        if (unknown)
+            return vd_fail(err, -EIO, "remote-refused", REMOTE_UNKNOWN, r->export, l->why);
         return vd_fail(err, -EIO, "remote-refused", "the NBD server cannot be used: %s", l->why);
     }
     vd_poll_init(&l->poll, fd);
@@ -415,8 +420,8 @@ static int link_start(struct remote *r, int fd, struct vd_error *err)
     if (r->aborted)
         return vd_fail(err, -ECANCELED, "cancelled", "cancelled");
     if (l->ended)
-        return vd_fail(err, -EIO, "remote-refused", "the NBD server does not serve \"%s\": %s",
-                       r->export, *l->why ? l->why : "it hung up");
+        return vd_fail(err, -EIO, "remote-refused", REMOTE_UNKNOWN, r->export,
+                       *l->why ? l->why : "it hung up");
     return 0;
 }
 
