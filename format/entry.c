@@ -337,3 +337,8 @@ int relocation_decode(const void *p32, struct vd_relocation *ret)
                 addr_valid(ret->to, ret->blocks);
     return good ? 0 : -EUCLEAN;
 }
+
+struct vd_addr entry_addr(const struct vd_record *rec, const struct vd_entry *e)
+{
+    return e->type == VD_ENTRY_WRITE ? vd_addr_plus(rec->at, 1 + e->payload) : e->addr;
+}

@@ -177,6 +177,8 @@ struct entry_walk {
 };
 struct entry_walk entries_of(const struct vd_record *rec, const void *buf4k);
 int entry_next(struct entry_walk *w, struct vd_entry *ret); /* 1, 0 at the end, -EUCLEAN */
+/* Where the blocks of a WRITE or BULK entry of the record or bulk header lie. */
+struct vd_addr entry_addr(const struct vd_record *rec, const struct vd_entry *e);
 
 /* Blocks [lba, lba + blocks) of a branch, inside one cell, that lay at `from` now lie at `to`. */
 struct vd_relocation {

@@ -222,23 +222,12 @@ static int run_add(struct clean *c, unsigned v, uint64_t branch, const struct vd
     return move_add(c, branch, run, data);
 }
 
-static bool seen_get(const struct clean *c, uint32_t block)
-{
-    return c->seen[block / 64] >> block % 64 & 1;
-}
-
-static void seen_set(struct clean *c, struct vd_addr at)
-{
-    uint32_t block = at.sector / VD_SECTORS_PER_BLOCK;
-    c->seen[block / 64] |= UINT64_C(1) << block % 64;
-}
-
 /* Asks the client about one hint. Several may be true of the same block, where it was filled again
  * with what had been there before: it counts once. */
 static int hint_ask(struct clean *c, unsigned v, const struct pool_owner_query *q,
                     struct vd_run *runs)
 {
-    uint64_t branch;
+    uint64_t branch, first = addr_block(q->addr);
     uint32_t gone;
     int n = c->p->client->owner(c->p->client_arg, q, runs, VD_CELL_BLOCKS, &branch, &gone);
     if (n < 0)
@@ -246,11 +235,11 @@ static int hint_ask(struct clean *c, unsigned v, const struct pool_owner_query *
     for (uint64_t i = 0; i < q->blocks; i++)
         if (gone >> i & 1) {
             c->gone[v]++;
-            seen_set(c, vd_addr_plus(q->addr, i));
+            vd_bit_set(c->seen, first + i);
         }
     for (int r = 0; r < n; r++) {
         for (uint64_t i = 0; i < runs[r].blocks; i++)
-            seen_set(c, vd_addr_plus(runs[r].addr, i));
+            vd_bit_set(c->seen, addr_block(runs[r].addr) + i);
         int res = run_add(c, v, branch, &runs[r]);
         if (res < 0)
             return res;
@@ -271,13 +260,12 @@ static int header_scan(struct clean *c, unsigned v, const struct vd_record *rec,
     while ((more = entry_next(&w, &e)) > 0) {
         if (e.type != VD_ENTRY_WRITE && e.type != VD_ENTRY_BULK)
             continue;
-        struct vd_addr at =
-            e.type == VD_ENTRY_WRITE ? vd_addr_plus(rec->at, 1 + e.payload) : e.addr;
-        uint32_t first = at.sector / VD_SECTORS_PER_BLOCK;
+        struct vd_addr at = entry_addr(rec, &e);
+        uint32_t first = addr_block(at);
         if (at.seg != rec->at.seg || first + e.blocks > c->p->seg_blocks)
             continue;
         for (uint64_t from = 0, to; from < e.blocks; from = to + 1) {
-            for (to = from; to < e.blocks && !seen_get(c, first + (uint32_t)to); to++)
+            for (to = from; to < e.blocks && !vd_bit_get(c->seen, first + to); to++)
                 ;
             struct pool_owner_query q = {.branch = e.branch,
                                          .lba = e.lba + from,
@@ -298,18 +286,9 @@ static bool victim_empty(const struct clean *c, unsigned v)
     return c->moved[v] + c->gone[v] == p->segs.v[c->victim[v]].live && c->root == p->root.counter;
 }
 
-/* The header or hint block at `block` of a victim that was read. Headers that nothing needs may
- * have been filled with something else, and behind those that are needed a segment may have been
- * filled again: every block is looked at. */
-static bool header_there(const struct vd_pool *p, uint32_t seg, uint32_t block,
-                         const uint8_t *header, struct vd_record *rec)
-{
-    return record_decode(header, rec) == 0 && rec->pool == p->pool64 && rec->at.seg == seg &&
-           rec->at.sector == block * VD_SECTORS_PER_BLOCK &&
-           block + 1 + rec->payload_blocks <= p->seg_blocks;
-}
-
-/* Looks for the headers in one victim. -EBADMSG, -EIO: something cannot be read. */
+/* Looks for the headers in one victim, at every block: where nothing needs them any more they may
+ * have been filled with something else, and behind those that are needed there may be hint blocks.
+ * -EBADMSG, -EIO: something cannot be read. */
 static int victim_walk(struct clean *c, unsigned v)
 {
     struct vd_pool *p = c->p;
@@ -321,7 +300,7 @@ static int victim_walk(struct clean *c, unsigned v)
         struct vd_record rec;
         struct pool_seg *s = &p->segs.v[seg]; /* the array may move while this waits */
         const uint8_t *header = c->data[v] + (size_t)block * VD_BLOCK;
-        if (!header_there(p, seg, block, header, &rec))
+        if (!seg_header(p, (struct vd_addr){seg, block * VD_SECTORS_PER_BLOCK}, header, &rec))
             continue;
         /* Replay knows of a segment only that entries name it; its first header says the rest. */
         if (block == 0 && s->rid == 0)

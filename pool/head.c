@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The head of a device: labels, roots, and the segment table's four areas. These are the only bytes
- * that are ever overwritten in place (I1); each is written to the slot or area that the newest
- * durable generation does not use, so a torn write costs nothing. All calls suspend.
+ * The head of a device: labels, roots, and the segment table's four areas. They are
+ * overwritten in place (I1; nothing else is but dead blocks, refill.c): each is written to the slot
+ * or area that the newest durable generation does not use, so a torn write costs nothing. All calls
+ * suspend.
  */
 #include "core/base/hash.h"
 #include "core/base/text.h"

@@ -13,7 +13,8 @@
  *
  * A few writer fibers each build one record (log_build.c) from what is queued and write it. A
  * record that cannot be written closes the segment: it and all after it are written again, under
- * their old numbers, at the start of the reserved successor.
+ * their old numbers, from the start of the reserved successor on, and of the one after it where
+ * they do not fit.
  */
 #include "pool/pool_priv.h"
 

@@ -50,14 +50,12 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
     int r;
     while ((r = entry_next(&w, &e)) > 0) {
         switch (e.type) {
-        case VD_ENTRY_WRITE: {
-            struct vd_addr addr = vd_addr_plus(rec->at, 1 + e.payload);
-            r = apply_map(p, &e, addr);
+        case VD_ENTRY_WRITE:
+            r = apply_map(p, &e, entry_addr(rec, &e));
             break;
-        }
         case VD_ENTRY_BULK:
             p->segs.v[e.addr.seg].last_seq = VD_MAX(p->segs.v[e.addr.seg].last_seq, rec->seq);
-            r = apply_map(p, &e, e.addr);
+            r = apply_map(p, &e, entry_addr(rec, &e));
             break;
         case VD_ENTRY_ZERO:
             r = apply_map(p, &e, (struct vd_addr){0});

@@ -19,16 +19,6 @@ static uint32_t words(const struct vd_pool *p)
     return (p->seg_blocks + 63) / 64;
 }
 
-static bool bit_get(const uint64_t *bits, uint32_t i)
-{
-    return bits[i / 64] >> i % 64 & 1;
-}
-
-static void bit_flip(uint64_t *bits, uint32_t i)
-{
-    bits[i / 64] ^= UINT64_C(1) << i % 64;
-}
-
 static uint64_t *fixed(const struct vd_pool *p, struct seg_map *m)
 {
     return m->named + words(p);
@@ -36,7 +26,7 @@ static uint64_t *fixed(const struct vd_pool *p, struct seg_map *m)
 
 bool map_used(const struct vd_pool *p, const struct seg_map *m, uint32_t block)
 {
-    return bit_get(m->named, block) || bit_get(m->named + words(p), block);
+    return vd_bit_get(m->named, block) || vd_bit_get(m->named + words(p), block);
 }
 
 /* ---- life ---- */
@@ -123,15 +113,15 @@ static uint8_t teller_new(struct seg_map *m, uint32_t block)
 
 uint8_t map_fix(struct vd_pool *p, struct seg_map *m, uint32_t block)
 {
-    bit_flip(fixed(p, m), block);
-    m->used += !bit_get(m->named, block);
+    vd_bit_flip(fixed(p, m), block);
+    m->used += !vd_bit_get(m->named, block);
     return teller_new(m, block);
 }
 
 void map_unfix(struct vd_pool *p, struct seg_map *m, uint32_t block, uint8_t teller)
 {
-    bit_flip(fixed(p, m), block);
-    m->used -= !bit_get(m->named, block);
+    vd_bit_flip(fixed(p, m), block);
+    m->used -= !vd_bit_get(m->named, block);
     if (teller)
         m->tellers->at[teller] = 0;
 }
@@ -139,10 +129,10 @@ void map_unfix(struct vd_pool *p, struct seg_map *m, uint32_t block, uint8_t tel
 void map_header(struct vd_pool *p, struct vd_addr at, uint32_t blocks)
 {
     struct seg_map *m = p->segs.v[at.seg].map;
-    uint32_t header = at.sector / VD_SECTORS_PER_BLOCK;
+    uint32_t header = addr_block(at);
     if (!m)
         return;
-    assert(!bit_get(fixed(p, m), header));
+    assert(!vd_bit_get(fixed(p, m), header));
     uint8_t teller = map_fix(p, m, header);
     for (uint32_t b = header + 1; teller && b <= header + blocks; b++)
         m->tellers->of[b] = teller;
@@ -155,7 +145,7 @@ void map_forget(struct vd_pool *p, struct seg_map *m)
     if (!t)
         return;
     for (uint32_t b = 1; b < p->seg_blocks; b++)
-        needed[t->of[b]] |= bit_get(m->named, b);
+        needed[t->of[b]] |= vd_bit_get(m->named, b);
     for (unsigned i = 1; i < MAP_TELLERS; i++)
         if (t->at[i] && !needed[i])
             map_unfix(p, m, t->at[i], (uint8_t)i);
@@ -163,7 +153,7 @@ void map_forget(struct vd_pool *p, struct seg_map *m)
 
 bool map_told(const struct seg_map *m, uint32_t block, uint8_t teller)
 {
-    return bit_get(m->named, block) && m->tellers->of[block] == teller;
+    return vd_bit_get(m->named, block) && m->tellers->of[block] == teller;
 }
 
 unsigned map_weak(const struct vd_pool *p, const struct seg_map *m, unsigned least, unsigned most,
@@ -173,7 +163,7 @@ unsigned map_weak(const struct vd_pool *p, const struct seg_map *m, unsigned lea
     uint16_t told[MAP_TELLERS] = {0};
     unsigned n = 0;
     for (uint32_t b = 1; b < p->seg_blocks; b++)
-        told[t->of[b]] += bit_get(m->named, b);
+        told[t->of[b]] += vd_bit_get(m->named, b);
     for (unsigned of = 1; of <= least; of++)
         for (unsigned i = 1; i < MAP_TELLERS && n < room; i++)
             if (t->at[i] && told[i] == of && of <= most) {
@@ -188,7 +178,7 @@ unsigned map_weak(const struct vd_pool *p, const struct seg_map *m, unsigned lea
 void map_merge(struct vd_pool *p, struct vd_addr addr, uint64_t blocks)
 {
     struct seg_map *m = p->segs.v[addr.seg].map;
-    uint32_t first = addr.sector / VD_SECTORS_PER_BLOCK;
+    uint32_t first = addr_block(addr);
     if (!m)
         return;
     if (!m->next) {
@@ -200,7 +190,7 @@ void map_merge(struct vd_pool *p, struct vd_addr addr, uint64_t blocks)
         memcpy(m->next, m->named, words(p) * sizeof(uint64_t));
     }
     for (uint32_t b = first; b < first + blocks; b++)
-        bit_flip(m->next, b);
+        vd_bit_flip(m->next, b);
 }
 
 void map_merge_failed(struct vd_pool *p, uint32_t seg)

@@ -223,7 +223,7 @@ struct vd_pool {
 
     struct {
         struct vd_list ready;   /* struct refill, in the order they are used */
-        struct vd_list found;   /* by replay: hint blocks to be written before the next root */
+        struct vd_list found;   /* hint blocks that replay, or records that failed, left unwritten */
         struct vd_waitq untidy; /* the tidier waits here */
         uint64_t slots;         /* blocks left in those that are ready */
         uint64_t promised;      /* of them, to operations in the log's queue */
@@ -308,6 +308,10 @@ static inline uint64_t addr_off(const struct vd_pool *p, struct vd_addr a)
 {
     return seg_off(p, a.seg) + (uint64_t)a.sector * VD_SECTOR;
 }
+static inline uint32_t addr_block(struct vd_addr a) /* of its segment */
+{
+    return a.sector / VD_SECTORS_PER_BLOCK;
+}
 int segs_init(struct vd_pool *p, uint32_t count);
 void segs_free(struct vd_pool *p);
 /* Adds a free segment behind the last one. -ENOSPC at the limit. */
@@ -315,6 +319,10 @@ int segs_add(struct vd_pool *p);
 void segs_set_limit(struct vd_pool *p);
 void segs_recount(struct vd_pool *p);
 bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks);
+/* Is `header` a record, bulk header or hint block of this pool's, made for the place `at`? Of which
+ * opening of the segment is for the caller to ask. */
+bool seg_header(const struct vd_pool *p, struct vd_addr at, const void *header,
+                struct vd_record *ret);
 /* Opens a free segment for a stream: fallocates when it must. VD_YIELDS. -ENOSPC */
 int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret);
 /* Writes an open segment that nothing was written to once over, if it never was. Best effort.

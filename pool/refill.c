@@ -22,7 +22,8 @@
 #include <stdlib.h>
 
 /* Entries of one block each that a hint block holds. */
-#define REFILL_SLOTS (OD_BULK_ENTRIES_MAX / (sizeof(struct od_entry_bulk) + 8))
+#define HINT_ENTRY (sizeof(struct od_entry_bulk) + 8)
+#define REFILL_SLOTS (OD_BULK_ENTRIES_MAX / HINT_ENTRY)
 /* A segment where one block of so many is a hint block that stays is for the cleaner. */
 #define REFILL_HINTS_PART 16
 #define REFILL_AT_ONCE 16       /* segments made ready in one look at all */
@@ -238,7 +239,7 @@ bool refill_slot(struct vd_pool *p, struct vd_addr *ret, struct refill **from)
         return false;
     uint32_t block = f->slot[f->used++];
     struct seg_map *m = p->segs.v[f->seg].map;
-    if (m && m->tellers)
+    if (m->tellers)
         m->tellers->of[block] = f->teller;
     *ret = (struct vd_addr){f->seg, block * VD_SECTORS_PER_BLOCK};
     *from = f;
@@ -251,6 +252,11 @@ uint16_t refill_hints(const struct refill *f)
     return f->hints;
 }
 
+static struct vd_addr hints_addr(const struct refill *f)
+{
+    return (struct vd_addr){f->seg, (uint32_t)f->hints * VD_SECTORS_PER_BLOCK};
+}
+
 static void refill_seal(struct vd_pool *p, struct refill *f)
 {
     struct vd_record rec = {.bulk = true,
@@ -258,7 +264,7 @@ static void refill_seal(struct vd_pool *p, struct refill *f)
                             .pool = p->pool64,
                             .incarnation = p->log.incarnation,
                             .rid = p->segs.v[f->seg].rid,
-                            .at = {f->seg, (uint32_t)f->hints * VD_SECTORS_PER_BLOCK},
+                            .at = hints_addr(f),
                             .entry_count = f->entries,
                             .entries_len = f->len,
                             .wall_s = vd_loop_wall_s(p->loop)};
@@ -268,8 +274,8 @@ static void refill_seal(struct vd_pool *p, struct refill *f)
 struct vd_io refill_io(struct vd_pool *p, struct refill *f, struct iovec *iov)
 {
     *iov = (struct iovec){f->block, VD_BLOCK};
-    struct vd_addr at = {f->seg, (uint32_t)f->hints * VD_SECTORS_PER_BLOCK};
-    return (struct vd_io){.op = VD_IO_WRITE, .off = addr_off(p, at), .iov = iov, .iovcnt = 1};
+    return (struct vd_io){
+        .op = VD_IO_WRITE, .off = addr_off(p, hints_addr(f)), .iov = iov, .iovcnt = 1};
 }
 
 /* An entry that a record has just got: for the hint block as well. */
@@ -320,7 +326,7 @@ static struct refill *refill_find(const struct vd_pool *p, uint32_t seg, uint16_
 
 static size_t refill_room(const struct refill *f)
 {
-    size_t slots = (size_t)(f->count - f->used) * (sizeof(struct od_entry_bulk) + 8);
+    size_t slots = (size_t)(f->count - f->used) * HINT_ENTRY;
     return OD_BULK_ENTRIES_MAX - f->len - slots;
 }
 
@@ -332,10 +338,9 @@ static void header_take_over(struct vd_pool *p, struct refill *f, uint8_t teller
     struct entry_walk w = entries_of(rec, header);
     struct vd_entry e;
     while (entry_next(&w, &e) > 0) {
-        bool bulk = e.type == VD_ENTRY_BULK;
-        if (!bulk && e.type != VD_ENTRY_WRITE)
+        if (e.type != VD_ENTRY_BULK && e.type != VD_ENTRY_WRITE)
             continue;
-        struct vd_addr at = bulk ? e.addr : vd_addr_plus(rec->at, 1 + e.payload);
+        struct vd_addr at = entry_addr(rec, &e);
         for (uint64_t i = 0; i < e.blocks && at.seg == f->seg; i++) {
             struct vd_entry one = {.type = VD_ENTRY_BULK,
                                    .branch = e.branch,
@@ -344,8 +349,8 @@ static void header_take_over(struct vd_pool *p, struct refill *f, uint8_t teller
                                    .addr = vd_addr_plus(at, i),
                                    .hints = f->hints,
                                    .csum = {e.csum[i]}};
-            uint32_t block = one.addr.sector / VD_SECTORS_PER_BLOCK;
-            uint8_t entry[sizeof(struct od_entry_bulk) + 8];
+            uint32_t block = addr_block(one.addr);
+            uint8_t entry[HINT_ENTRY];
             if (block >= p->seg_blocks || !map_told(m, block, teller) ||
                 refill_room(f) < sizeof(entry))
                 continue;
@@ -362,9 +367,8 @@ static void refill_tidy(struct vd_pool *p, struct refill *f, uint8_t *buf)
     uint32_t seg = f->seg;
     uint16_t hints = f->hints;
     uint8_t weak[REFILL_SLOTS];
-    unsigned n = map_weak(p, p->segs.v[seg].map, TIDY_LIVE,
-                          (unsigned)(refill_room(f) / (sizeof(struct od_entry_bulk) + 8)), weak,
-                          VD_ARRAY_SIZE(weak));
+    unsigned n = map_weak(p, p->segs.v[seg].map, TIDY_LIVE, (unsigned)(refill_room(f) / HINT_ENTRY),
+                          weak, VD_ARRAY_SIZE(weak));
     for (unsigned i = 0; i < n; i++) {
         uint16_t block = p->segs.v[seg].map->tellers->at[weak[i]];
         struct vd_addr at = {seg, (uint32_t)block * VD_SECTORS_PER_BLOCK};
@@ -373,8 +377,7 @@ static void refill_tidy(struct vd_pool *p, struct refill *f, uint8_t *buf)
         f = refill_find(p, seg, hints); /* or it has been used up meanwhile */
         if (!f || !p->segs.v[seg].map || !p->segs.v[seg].map->tellers)
             return;
-        if (r == 0 && record_decode(buf, &rec) == 0 && rec.pool == p->pool64 &&
-            rec.rid == p->segs.v[seg].rid && vd_addr_equal(rec.at, at))
+        if (r == 0 && seg_header(p, at, buf, &rec) && rec.rid == p->segs.v[seg].rid)
             header_take_over(p, f, weak[i], &rec, buf);
     }
 }
@@ -432,9 +435,8 @@ int refill_found(struct vd_pool *p, const struct vd_entry *e)
 /* Do the entries of a header, all of one block, include this one? */
 static bool entries_include(const uint8_t *header, unsigned len, const uint8_t *entry)
 {
-    const size_t one = sizeof(struct od_entry_bulk) + 8;
-    for (size_t at = 0; at + one <= len; at += one)
-        if (memcmp(header + OD_RECORD_ENTRIES + at, entry, one) == 0)
+    for (size_t at = 0; at + HINT_ENTRY <= len; at += HINT_ENTRY)
+        if (memcmp(header + OD_RECORD_ENTRIES + at, entry, HINT_ENTRY) == 0)
             return true;
     return false;
 }
@@ -444,17 +446,14 @@ static bool entries_include(const uint8_t *header, unsigned len, const uint8_t *
 static bool hints_there(struct vd_pool *p, const struct refill *f, uint64_t rid, uint8_t *buf)
 {
     struct vd_record rec;
-    uint32_t sector = (uint32_t)f->hints * VD_SECTORS_PER_BLOCK;
-    struct vd_addr at = {f->seg, sector};
-    if (vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK) < 0 || record_decode(buf, &rec) < 0 ||
-        !(rec.flags & OD_RECORD_HINTS) || !rec.bulk || rec.pool != p->pool64 || rec.rid != rid ||
-        !vd_addr_equal(rec.at, at))
+    struct vd_addr at = hints_addr(f);
+    if (vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK) < 0 || !seg_header(p, at, buf, &rec) ||
+        !(rec.flags & OD_RECORD_HINTS) || !rec.bulk || rec.rid != rid)
         return false;
 #ifdef VD_PLANT_OLD_HINTS_TRUSTED
     return rec.entries_len >= f->len;
 #endif
-    const size_t one = sizeof(struct od_entry_bulk) + 8;
-    for (size_t i = 0; i + one <= f->len; i += one)
+    for (size_t i = 0; i + HINT_ENTRY <= f->len; i += HINT_ENTRY)
         if (!entries_include(buf, rec.entries_len, f->block + OD_RECORD_ENTRIES + i))
             return false;
     return true;
@@ -465,8 +464,9 @@ static bool hints_there(struct vd_pool *p, const struct refill *f, uint64_t rid,
 static void rid_learn(struct vd_pool *p, uint32_t seg, uint8_t *buf)
 {
     struct vd_record rec;
-    if (p->segs.v[seg].rid == 0 && vd_dev_read(p->dev, seg_off(p, seg), buf, VD_BLOCK) == 0 &&
-        record_decode(buf, &rec) == 0 && rec.pool == p->pool64 && rec.at.seg == seg)
+    struct vd_addr at = {seg, 0};
+    if (p->segs.v[seg].rid == 0 && vd_dev_read(p->dev, addr_off(p, at), buf, VD_BLOCK) == 0 &&
+        seg_header(p, at, buf, &rec))
         p->segs.v[seg].rid = rec.rid;
 }
 

@@ -69,6 +69,13 @@ bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks)
            (p->segs.v[a.seg].state == VD_SEG_OPEN || p->segs.v[a.seg].state == VD_SEG_CLOSED);
 }
 
+bool seg_header(const struct vd_pool *p, struct vd_addr at, const void *header,
+                struct vd_record *ret)
+{
+    return record_decode(header, ret) == 0 && ret->pool == p->pool64 &&
+           vd_addr_equal(ret->at, at) && addr_block(at) + 1 + ret->payload_blocks <= p->seg_blocks;
+}
+
 static bool host_refuses(struct vd_pool *p)
 {
     if (p->segs.host_full && vd_loop_now_ns(p->loop) - p->segs.host_full_ns > HOST_FULL_RETRY_NS)

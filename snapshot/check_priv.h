@@ -41,6 +41,6 @@ int check_marks_load(struct check *k);                       /* VD_YIELDS */
 int check_marked(struct check *k, const struct vd_run *run); /* k->branch is the run's */
 /* in_tree: the address is one that a tree names. VD_YIELDS */
 int check_data(struct check *k, const struct vd_run *run, bool in_tree);
-int check_overlays(struct check *k); /* VD_YIELDS */
+int check_overlays(struct check *k);                         /* VD_YIELDS */
 
 #endif

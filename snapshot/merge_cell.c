@@ -22,11 +22,11 @@ enum { SRC_HISTORY, SRC_HEAD, SRC_OVERLAY };
 
 /* ---- accounts ---- */
 
-static int account(struct merge *mg, const struct mbranch *b, const struct ver *v,
-                   struct vd_addr addr, uint64_t died, int sign)
+int merge_account(struct merge *mg, const struct mbranch *b, struct vd_addr addr, uint64_t blocks,
+                  uint64_t born, uint64_t died, int sign)
 {
-    pool_merge_live(mg->m, addr, sign);
-    return usage_add(mg, b, v->born, died, sign * (int64_t)VD_BLOCK);
+    pool_merge_live(mg->m, addr, sign * (int64_t)blocks);
+    return usage_add(mg, b, born, died, sign * (int64_t)(blocks * VD_BLOCK));
 }
 
 /* Goes into the new trees: what the old ones had just so is no change. */
@@ -36,7 +36,7 @@ static int ver_in(struct merge *mg, const struct mbranch *b, struct ver *v)
         v->held = false;
         return 0;
     }
-    return v->type == VD_RUN_DATA ? account(mg, b, v, v->addr, v->died, 1) : 0;
+    return v->type == VD_RUN_DATA ? merge_account(mg, b, v->addr, 1, v->born, v->died, 1) : 0;
 }
 
 /* All that the old trees held and the new ones do not. */
@@ -44,9 +44,11 @@ static int vers_out(struct merge *mg, const struct mbranch *b)
 {
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < mg->nver; i++)
-        if (mg->ver[i].held)
-            r = account(mg, b, &mg->ver[i], mg->ver[i].addr, mg->ver[i].was, -1);
+    for (size_t i = 0; r == 0 && i < mg->nver; i++) {
+        const struct ver *v = &mg->ver[i];
+        if (v->held)
+            r = merge_account(mg, b, v->addr, 1, v->born, v->was, -1);
+    }
     return r;
 }
 
@@ -88,7 +90,7 @@ static int ver_held(struct merge *mg, const struct mbranch *b, struct ver *v)
     v->was = v->died;
     v->addr = addr_now(mg, old);
     v->held = vd_addr_equal(v->addr, old);
-    return v->held ? 0 : account(mg, b, v, old, v->was, -1);
+    return v->held ? 0 : merge_account(mg, b, old, 1, v->born, v->was, -1);
 }
 
 /* The part of the run inside the cell, block by block. stored: a tree names its address. */

@@ -25,10 +25,9 @@ bool cell_is_plain(const struct cell_job *job)
 static int account(struct merge *mg, const struct mbranch *b, const struct vd_run *run,
                    uint64_t blocks, int sign)
 {
-    if (run->type != VD_RUN_DATA)
-        return 0;
-    pool_merge_live(mg->m, run->addr, sign * (int64_t)blocks);
-    return usage_add(mg, b, run->born, VD_EPOCH_MAX, sign * (int64_t)(blocks * VD_BLOCK));
+    return run->type == VD_RUN_DATA
+               ? merge_account(mg, b, run->addr, blocks, run->born, VD_EPOCH_MAX, sign)
+               : 0;
 }
 
 /* ---- what comes out, neighbours joined ---- */

@@ -6,10 +6,10 @@
  * until publish; `out` parts are made anew by each attempt of the merge and count only at publish.
  * So a failed merge is simply run again.
  *
- * Words: a branch is *needed* when somebody can still look at it; an epoch is *kept* when a
- * snapshot or a needed branch starts from it, *recorded* when USAGE is reckoned with it. Recorded
- * and not kept: being purged. `ru` are all epochs that USAGE is reckoned with at the end of this
- * merge's HEAD and HISTORY pass: kept and recorded ones.
+ * Words: a branch is *needed* when somebody can still look at it; an epoch is *kept* when a snapshot
+ * or a needed branch starts from it, *recorded* when USAGE is reckoned with it. Recorded and not kept:
+ * being purged. `ru` are all epochs that USAGE is reckoned with at the end of this merge's HEAD and
+ * HISTORY pass: kept and recorded ones.
  */
 #ifndef VD_SNAPSHOT_MERGE_PRIV_H
 #define VD_SNAPSHOT_MERGE_PRIV_H
@@ -46,10 +46,10 @@ struct mbranch {
     struct mbranch *up; /* parent */
     unsigned kids;      /* branches whose parent it is */
     bool needed, tip;
-    bool absorbing;       /* folds its parent into itself */
-    struct mbranch *into; /* is folded into that child */
-    bool fold_starts;     /* on the child: the trees do not know of the fold yet */
-    uint64_t fold_cursor; /* on the child */
+    bool absorbing;        /* folds its parent into itself */
+    struct mbranch *into;  /* is folded into that child */
+    bool fold_starts;      /* on the child: the trees do not know of the fold yet */
+    uint64_t fold_cursor;  /* on the child */
     enum catalog_tip tip_state;
     uint64_t tip_floor, tip_cursor;
     uint64_t sweep_cursor;
@@ -75,7 +75,7 @@ struct mbranch {
 };
 
 struct merge_state {
-    struct map3 dirty;      /* catalogue keys logged up to the freeze */
+    struct map3 dirty; /* catalogue keys logged up to the freeze */
     struct mbranch *branch; /* ascending by id */
     size_t nbranch;
     struct mepoch *epochs;
@@ -114,9 +114,9 @@ struct merge {
     struct pool_merge *m;
     struct merge_state *ms;
     struct mstream head, history;
-    struct map3 usage;       /* branch, first, last: signed bytes */
-    struct map3 changed;     /* branch, epoch, group: bits; flag: drop what was there */
-    struct map3 catalog;     /* keys written by this merge itself */
+    struct map3 usage;   /* branch, first, last: signed bytes */
+    struct map3 changed; /* branch, epoch, group: bits; flag: drop what was there */
+    struct map3 catalog; /* keys written by this merge itself */
     uint64_t work, work_max; /* runs of background work, and how many there may be */
     struct overlay_pos *pos;
     struct overlay_span span;
@@ -132,8 +132,7 @@ struct merge {
     struct tree_cursor cursor;
 };
 
-/* A merge may find everything in memory; I/O goes on all the same. Call once per cell or key.
- * VD_YIELDS */
+/* A merge may find everything in memory; I/O goes on all the same. Call once per cell or key. VD_YIELDS */
 static inline void merge_breathe(struct merge *mg)
 {
     if (++mg->steps % 8 == 0)
@@ -155,8 +154,8 @@ int plan_relocations(struct merge *mg);
 /* ---- merge_stream.c ---- */
 
 void stream_init(struct mstream *st, struct pool_merge *m, enum tree_id t);
-/* The next old run of the branch that reaches beyond lba: 0 or -ENOENT. It starts at or after lba,
- * or covers it. Calls come in ascending order. VD_YIELDS */
+/* The next old run of the branch that reaches beyond lba: 0 or -ENOENT. It starts at or after lba, or
+ * covers it. Calls come in ascending order. VD_YIELDS */
 int head_peek(struct mstream *st, uint64_t branch, uint64_t lba, struct vd_run *ret);
 /* Takes the next old run that meets [lba, end), clipped to it; parts outside stay. -ENOENT: none
  * left, the range is now empty and everything of it may be put. VD_YIELDS */
@@ -177,18 +176,21 @@ struct cell_job {
     const struct overlay_span *span; /* or NULL */
     const struct fold_run *fold;     /* runs that come in and meet the cell */
     size_t nfold;
-    bool head, history;    /* what to read of the old trees */
-    struct mbranch *sweep; /* what is needed goes to this child ... */
-    bool drop;             /* ... or everything goes */
+    bool head, history;     /* what to read of the old trees */
+    struct mbranch *sweep;  /* what is needed goes to this child ... */
+    bool drop;              /* ... or everything goes */
 };
 int merge_cell(struct merge *mg, const struct cell_job *job); /* VD_YIELDS */
+/* Accounts for blocks of data that enter the trees (sign 1) or leave them (-1). */
+int merge_account(struct merge *mg, const struct mbranch *b, struct vd_addr addr, uint64_t blocks,
+                  uint64_t born, uint64_t died, int sign);
+int fold_add(struct fold_buf *f, const struct vd_run *run);
 
 /* ---- merge_plain.c ---- */
 
 bool cell_is_plain(const struct cell_job *job);
 /* limit: explicit_limit of the cell. VD_YIELDS */
 int cell_plain(struct merge *mg, const struct cell_job *job, uint64_t limit);
-int fold_add(struct fold_buf *f, const struct vd_run *run);
 
 /* ---- merge_index.c: USAGE, CHANGED, CATALOG ---- */
 

@@ -40,11 +40,10 @@ int vd_pool_identify(struct vd_dev *dev, struct vd_identity *ret, struct vd_erro
 
 /* Checks structures of a store attached read-only (or live, between writes): labels, roots, tables,
  * every node of every tree and its second copy, counts against a full walk, log and echoes; with
- * data, every stored block. Each finding is one line through fn. Never writes. Returns 0 when
- * sound, -EUCLEAN when something was found, other -errno when it could not be done. */
+ * data, every stored block. Each finding is one line through fn. Never writes. Returns 0 when sound,
+ * -EUCLEAN when something was found, other -errno when it could not be done. */
 struct vd_check_report {
-    uint64_t nodes, runs, blocks_checked, errors,
-        repaired_copies; /* a bad copy beside a good one */
+    uint64_t nodes, runs, blocks_checked, errors, repaired_copies; /* a bad copy beside a good one */
 };
 typedef void vd_check_fn(void *arg, const char *finding);
 int vd_store_check(struct vd_store *s, bool data, vd_check_fn *fn, void *arg, const bool *cancel,

@@ -2,10 +2,10 @@
 /*
  * The catalogue in memory: branches, volumes, snapshots, and what the trees know of them.
  *
- * What the user asked for (volumes, snapshots, new branches) changes only in catalog_apply, live
- * and at replay alike. How far the trees have come (recorded epochs, cursors, folds) changes only
- * at a checkpoint's freeze and publish. Whether an epoch is retained or a branch is needed at all
- * is never stored: it follows from who points at it.
+ * What the user asked for (volumes, snapshots, new branches) changes only in catalog_apply, live and
+ * at replay alike. How far the trees have come (recorded epochs, cursors, folds) changes only at a
+ * checkpoint's freeze and publish. Whether an epoch is retained or a branch is needed at all is never
+ * stored: it follows from who points at it.
  */
 #ifndef VD_SNAPSHOT_STATE_PRIV_H
 #define VD_SNAPSHOT_STATE_PRIV_H
@@ -131,8 +131,8 @@ struct catalog {
 
 void catalog_init(struct catalog *c);
 void catalog_done(struct catalog *c);
-/* Puts (or, val NULL, deletes) one key, from the tree at load or from the log. -EUCLEAN for what
- * makes no sense; -ENOMEM. Does not suspend. */
+/* Puts (or, val NULL, deletes) one key, from the tree at load or from the log. -EUCLEAN for what makes
+ * no sense; -ENOMEM. Does not suspend. */
 int catalog_apply(struct catalog *c, const uint64_t key[3], const void *val, uint16_t len);
 /* After load: what no single key can tell. -EUCLEAN. */
 int catalog_verify(const struct catalog *c);
@@ -142,8 +142,7 @@ struct branch *catalog_branch(const struct catalog *c, uint64_t id); /* no alias
 struct branch *catalog_resolve(const struct catalog *c, uint64_t id);
 struct volume *catalog_volume(const struct catalog *c, const char *name);
 struct volume *catalog_volume_id(const struct catalog *c, uint64_t id);
-struct snapshot *catalog_snapshot(const struct catalog *c, const struct volume *v,
-                                  const char *name);
+struct snapshot *catalog_snapshot(const struct catalog *c, const struct volume *v, const char *name);
 
 /* Is anything of the branch wanted: a volume, a snapshot, a needed child? */
 bool branch_needed(const struct branch *b);
@@ -164,8 +163,8 @@ struct alias *branch_alias(struct catalog *c, struct branch *b); /* makes b->ali
 void alias_insert(struct catalog *c, struct alias *a, uint64_t to);
 void alias_remove(struct catalog *c, struct alias *a);
 
-/* Where blocks of `b` from `lba` on that it does not hold itself are looked for. NULL: they are
- * zero. *end: the answer holds for [lba, *end). */
+/* Where blocks of `b` from `lba` on that it does not hold itself are looked for. NULL: they are zero.
+ * *end: the answer holds for [lba, *end). */
 struct branch *branch_below(const struct branch *b, uint64_t lba, uint64_t *epoch, uint64_t *end);
 
 /* ---- values (catalog_codec.c) ---- */

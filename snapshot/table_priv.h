@@ -17,8 +17,7 @@ struct htab {
 };
 uint64_t hash_u64(uint64_t v);
 uint64_t hash_text(uint64_t seed, const char *text);
-/* Room for one more. -ENOMEM; but a table that was reserved once takes more than it has room for.
- */
+/* Room for one more. -ENOMEM; but a table that was reserved once takes more than it has room for. */
 int htab_reserve(struct htab *t);
 void htab_insert(struct htab *t, struct hlink *l, uint64_t hash); /* after htab_reserve */
 void htab_remove(struct htab *t, struct hlink *l);

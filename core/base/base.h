@@ -49,6 +49,20 @@ static inline void vd_cleanup_free(void *ptr_to_ptr)
 /* Names of volumes, snapshots, pools: [A-Za-z0-9][A-Za-z0-9._-]{0,126}. */
 #define VD_NAME_MAX 127
 
+/* Bits in an array of words. */
+static inline bool vd_bit_get(const uint64_t *bits, uint64_t i)
+{
+    return bits[i / 64] >> i % 64 & 1;
+}
+static inline void vd_bit_set(uint64_t *bits, uint64_t i)
+{
+    bits[i / 64] |= UINT64_C(1) << i % 64;
+}
+static inline void vd_bit_flip(uint64_t *bits, uint64_t i)
+{
+    bits[i / 64] ^= UINT64_C(1) << i % 64;
+}
+
 #define VD_KIB(n) ((uint64_t)(n) << 10)
 #define VD_MIB(n) ((uint64_t)(n) << 20)
 #define VD_GIB(n) ((uint64_t)(n) << 30)

@@ -17,7 +17,7 @@ struct node_store {
     size_t *dead, dead_count, dead_room; /* released since the last store_reclaim */
     size_t reads, writes, releases, bad;
     size_t fail_read, fail_write; /* number of the call, from now, that fails; 0 = none */
-    bool fail_on;                 /* and all reads after it */
+    bool fail_on; /* and all reads after it */
     bool failed;
     int fail_err;
     void (*on_read)(void *arg);
