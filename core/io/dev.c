@@ -21,7 +21,8 @@ static bool range_ok(uint64_t off, uint64_t len)
 /* The length of the transfer, or -EINVAL. */
 static int64_t io_check(const struct vd_io *io)
 {
-    if (io->iovcnt < 1 || io->iovcnt > VD_IO_IOV_MAX || (io->flags & ~(unsigned)VD_IO_DSYNC) ||
+    if (io->iovcnt < 1 || io->iovcnt > VD_IO_IOV_MAX ||
+        (io->flags & ~(unsigned)(VD_IO_DSYNC | VD_IO_CACHED)) ||
         (io->op != VD_IO_READ && io->op != VD_IO_WRITE))
         return -EINVAL;
     uint64_t len = 0;
@@ -44,7 +45,8 @@ static int ios_refuse(struct vd_dev *dev, struct vd_io *ios, int n, int code)
     return code;
 }
 
-int vd_dev_io(struct vd_dev *dev, struct vd_io *ios, int n)
+/* All fit to be given to the back end, and counted: 0. */
+static int ios_admit(struct vd_dev *dev, struct vd_io *ios, int n)
 {
     for (int i = 0; i < n; i++) {
         int64_t len = io_check(&ios[i]);
@@ -60,7 +62,36 @@ int vd_dev_io(struct vd_dev *dev, struct vd_io *ios, int n)
             dev->stats.read_bytes += (uint64_t)len;
         }
     }
-    return n > 0 ? dev->ops->io(dev, ios, n) : 0;
+    return 0;
+}
+
+int vd_dev_io(struct vd_dev *dev, struct vd_io *ios, int n)
+{
+    int r = ios_admit(dev, ios, n);
+    return r == 0 && n > 0 ? dev->ops->io(dev, ios, n) : r;
+}
+
+bool vd_dev_begin(struct vd_dev *dev, struct vd_io_batch *batch)
+{
+    batch->begun = batch->pending = 0;
+    batch->priv = NULL;
+    assert(batch->n > 0 && batch->n <= VD_IO_BATCH_MAX);
+    for (int i = 0; i < batch->n; i++)
+        assert(batch->ios[i].op == VD_IO_WRITE && !(batch->ios[i].flags & VD_IO_CACHED));
+    return dev->ops->begin && ios_admit(dev, batch->ios, batch->n) == 0 &&
+           dev->ops->begin(dev, batch);
+}
+
+int vd_dev_end(struct vd_dev *dev, struct vd_io_batch *batch)
+{
+    int failed = 0;
+    if (dev->ops->end)
+        dev->ops->end(dev, batch);
+    if (batch->begun < batch->n)
+        failed = vd_dev_io(dev, batch->ios + batch->begun, batch->n - batch->begun);
+    for (int i = batch->begun; i-- > 0;)
+        failed = batch->ios[i].res < 0 ? batch->ios[i].res : failed;
+    return failed;
 }
 
 int vd_dev_read(struct vd_dev *dev, uint64_t off, void *buf, size_t len)

@@ -19,7 +19,9 @@
 struct vd_dev;
 
 enum vd_io_op { VD_IO_READ, VD_IO_WRITE };
-enum { VD_IO_DSYNC = 1 };
+/* DSYNC: durable when it completes. CACHED: a write that may be complete when the host has it in
+ * its page cache, where a flush and direct reads find it; it may be so without suspending. */
+enum { VD_IO_DSYNC = 1, VD_IO_CACHED = 2 };
 
 /* One transfer. iov entries are aligned in memory and whole blocks long; at most VD_IO_IOV_MAX. */
 #define VD_IO_IOV_MAX 1024
@@ -35,6 +37,22 @@ struct vd_io {
 /* Submits all n at once, in any order to the device, and returns when all have completed: 0, or
  * the first failed one's error (each has its own in .res). VD_YIELDS */
 int vd_dev_io(struct vd_dev *dev, struct vd_io *ios, int n);
+
+/* Writes that are begun now and looked at later. */
+#define VD_IO_BATCH_MAX 64
+struct vd_io_batch {
+    struct vd_io *ios; /* stays, with all memory it names, until vd_dev_end */
+    int n;             /* at most VD_IO_BATCH_MAX */
+    /* the device's: */
+    int begun, pending;
+    void *priv;
+};
+/* Begins the batch's writes. True: the host has all of them and carries them out whatever becomes
+ * of this process; only a crash of the host can undo them, as it can undo any write that is not
+ * flushed. False: no such promise. vd_dev_end in either case. Does not suspend. */
+bool vd_dev_begin(struct vd_dev *dev, struct vd_io_batch *batch);
+/* Returns when all have completed, like vd_dev_io. VD_YIELDS */
+int vd_dev_end(struct vd_dev *dev, struct vd_io_batch *batch);
 int vd_dev_read(struct vd_dev *dev, uint64_t off, void *buf, size_t len);        /* VD_YIELDS */
 int vd_dev_write(struct vd_dev *dev, uint64_t off, const void *buf, size_t len); /* VD_YIELDS */
 /* Makes durable every write that completed before the call. A failed flush leaves the device
@@ -55,6 +73,8 @@ struct vd_dev_info {
     bool is_file;       /* may grow, shrink, be punched */
     bool can_allocate;  /* vd_dev_allocate reserves space for real */
     bool can_punch;
+    bool hands_over; /* vd_dev_begin is worth while */
+    bool caches;     /* VD_IO_CACHED is */
     bool read_only;
     uint64_t st_dev, st_ino; /* identity, names the control socket; st_rdev, 0 for block devices */
 };
@@ -78,6 +98,10 @@ void vd_dev_close(struct vd_dev *dev);
 /* For back ends: the ops behind a vd_dev. */
 struct vd_dev_ops {
     int (*io)(struct vd_dev *dev, struct vd_io *ios, int n);
+    /* NULL: what is begun is done by io, at its end. A back end that begins some only leaves the
+     * rest, from batch->begun on, to io. */
+    bool (*begin)(struct vd_dev *dev, struct vd_io_batch *batch);
+    void (*end)(struct vd_dev *dev, struct vd_io_batch *batch);
     int (*flush)(struct vd_dev *dev);
     int (*allocate)(struct vd_dev *dev, uint64_t off, uint64_t len);
     int (*punch)(struct vd_dev *dev, uint64_t off, uint64_t len);

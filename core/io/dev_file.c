@@ -10,6 +10,8 @@
 #include "core/io/dev.h"
 
 #include "core/base/log.h"
+#include "core/io/dev_aio.h"
+#include "core/io/dev_cached.h"
 #include "core/io/dev_lock.h"
 #include "core/io/loop_priv.h"
 
@@ -26,6 +28,10 @@ struct file_dev {
     struct vd_dev dev;
     int fd;
     bool is_block, can_allocate, can_punch;
+    bool hands_over;     /* io_submit passes writes on to the device, no matter who dies */
+    unsigned allocating; /* calls under way that keep writes waiting in the kernel */
+    struct dev_aio aio;
+    struct dev_cached cached;
     uint64_t block_size_bytes; /* of a block device */
     uint64_t st_dev, st_ino;
 };
@@ -161,11 +167,25 @@ static int batch_run(struct vd_loop *loop, const struct file_dev *f, struct vd_i
     return count;
 }
 
+static bool all_cached(const struct vd_io *ios, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (ios[i].flags != VD_IO_CACHED)
+            return false;
+    return true;
+}
+
 static int file_io(struct vd_dev *dev, struct vd_io *ios, int n)
 {
     const struct file_dev *f = file_of(dev);
     struct vd_loop *loop = vd_loop_current();
     int failed = 0;
+    if (all_cached(ios, n) && dev_cached_write(&file_of(dev)->cached, ios, n)) {
+        for (int i = 0; i < n; i++)
+            ios[i].res = 0;
+        loop->handed_lately = true;
+        return 0;
+    }
     for (int done = 0; done < n;)
         done += batch_run(loop, f, ios + done, n - done);
     for (int i = 0; i < n; i++) {
@@ -174,6 +194,26 @@ static int file_io(struct vd_dev *dev, struct vd_io *ios, int n)
             failed = ios[i].res;
     }
     return failed;
+}
+
+/* While space is being allocated io_submit would block. */
+static bool file_begin(struct vd_dev *dev, struct vd_io_batch *batch)
+{
+    struct file_dev *f = file_of(dev);
+    if (f->hands_over && !f->allocating)
+        dev_aio_begin(&f->aio, f->fd, batch);
+    return batch->begun == batch->n;
+}
+
+static void file_end(struct vd_dev *dev, struct vd_io_batch *batch)
+{
+    struct file_dev *f = file_of(dev);
+    struct vd_loop *loop = vd_loop_current();
+    if (batch->begun == 0)
+        return;
+    dev_aio_end(&f->aio, batch);
+    for (int i = 0; i < batch->begun; i++)
+        batch->ios[i].res = transfer_settle(loop, f, &batch->ios[i], batch->ios[i].res);
 }
 
 static int file_flush(struct vd_dev *dev)
@@ -192,9 +232,11 @@ static int file_fallocate(struct file_dev *f, int mode, uint64_t off, uint64_t l
 {
     struct loop_op op = {.kind = OP_FALLOCATE, .fd = f->fd, .flags = mode, .off = off, .len = len};
     int r;
+    f->allocating++;
     do
         r = loop_op_run(vd_loop_current(), &op);
     while (r == -EINTR || r == -EAGAIN);
+    f->allocating--;
     return r == -ENOSYS ? -EOPNOTSUPP : errno_close(r);
 }
 
@@ -257,6 +299,8 @@ static void file_info(struct vd_dev *dev, struct vd_dev_info *ret)
     ret->is_file = !f->is_block;
     ret->can_allocate = f->can_allocate;
     ret->can_punch = f->can_punch;
+    ret->hands_over = f->hands_over;
+    ret->caches = f->cached.fd >= 0;
     ret->st_dev = f->st_dev;
     ret->st_ino = f->st_ino;
     if (f->is_block) {
@@ -273,6 +317,8 @@ static void file_close(struct vd_dev *dev)
     /* By hand: the ring may hold on to the open file for a moment longer than we do. */
     struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
     (void)fcntl(f->fd, F_OFD_SETLK, &unlock);
+    dev_aio_close(&f->aio);
+    dev_cached_close(&f->cached);
     close(f->fd);
     free(dev->path);
     free(f);
@@ -280,6 +326,8 @@ static void file_close(struct vd_dev *dev)
 
 static const struct vd_dev_ops file_dev_ops = {
     .io = file_io,
+    .begin = file_begin,
+    .end = file_end,
     .flush = file_flush,
     .allocate = file_allocate,
     .punch = file_punch,
@@ -350,6 +398,18 @@ static bool copies_on_write(int fd)
            fs.f_type == (__typeof__(fs.f_type))0xca451a4e /* bcachefs */;
 }
 
+/* Host file systems on which a direct write that io_submit took is with the block device. On a
+ * block device it always is. */
+static bool writes_through(const struct file_dev *f)
+{
+    struct statfs fs;
+    int flags = fcntl(f->fd, F_GETFL);
+    if (flags < 0 || !(flags & O_DIRECT))
+        return false;
+    return f->is_block || (fstatfs(f->fd, &fs) == 0 &&
+                           (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC));
+}
+
 static int open_probe(struct open_call *c)
 {
     struct file_dev *f = c->f;
@@ -359,6 +419,9 @@ static int open_probe(struct open_call *c)
     if (S_ISBLK(st.st_mode) != f->is_block || (!f->is_block && !S_ISREG(st.st_mode)))
         return vd_fail(c->err, -EINVAL, "not-a-disk", "%s changed while it was opened", c->path);
     f->can_punch = !f->dev.read_only;
+    f->hands_over = !f->dev.read_only && writes_through(f);
+    if (f->hands_over)
+        dev_cached_open(&f->cached, f->fd);
     if (f->is_block) {
         f->st_dev = st.st_rdev;
         if (ioctl(f->fd, BLKGETSIZE64, &f->block_size_bytes) < 0)
@@ -403,13 +466,14 @@ int vd_dev_open(const char *path, unsigned flags, struct vd_dev **ret, struct vd
         free(copy);
         return vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     }
-    f->fd = -1;
+    f->fd = f->cached.fd = -1;
     f->dev.ops = &file_dev_ops;
     f->dev.path = copy;
     f->dev.read_only = flags & VD_DEV_RDONLY;
     struct open_call call = {.path = copy, .flags = flags, .f = f, .err = err};
     int r = vd_offload(open_call, &call);
     if (r < 0) {
+        dev_cached_close(&f->cached);
         if (f->fd >= 0) {
             close(f->fd);
             if (flags & VD_DEV_CREATE)

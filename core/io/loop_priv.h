@@ -203,6 +203,8 @@ struct vd_loop {
     struct vd_rng rng;
     struct vd_loop_stats stats;
     struct loop_op *spare_ops;
+    unsigned handed;     /* transfers that the kernel has from dev_aio.c */
+    bool handed_lately;  /* so a peer that was answered at once may go on at once */
     struct workpool *offload; /* made at first use */
     struct vd_list signal_waits;
     bool stop;    /* leave vd_loop_run at the next turn */

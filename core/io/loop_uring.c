@@ -6,9 +6,11 @@
  * Before it sleeps it may watch the completion queue for a moment, if several transfers are under
  * way: the next of them is near, it is met awake, and the dear sleep and wake are saved. One alone
  * takes the device's whole latency, and whoever sleeps meanwhile is woken on the processor that the
- * answer came to, which is quicker than to be met on another. How long to watch is learned: an
- * answer that came while watching, or would have come, doubles the time; a long sleep halves it, to
- * nothing. So an idle loop takes no CPU at all, and a busy machine's processors are left to others.
+ * answer came to, which is quicker than to be met on another. It also watches after a write that
+ * was handed over (dev_aio.h): its client has been answered, and what it does next is near. How
+ * long to watch is learned: an answer that came while watching, or would have come, doubles the
+ * time; a long sleep halves it, to nothing. So an idle loop takes no CPU at all, and a busy
+ * machine's processors are left to others.
  */
 #include "core/io/loop_priv.h"
 
@@ -269,7 +271,7 @@ static int uring_wait(struct vd_loop *loop, uint64_t until_ns)
         return r;
     }
     bool met = something_came(u);
-    if ((u->spin_ns && u->transfers >= SPIN_TRANSFERS) || met) {
+    if ((u->spin_ns && (u->transfers >= SPIN_TRANSFERS || loop->handed_lately)) || met) {
         if (io_uring_sq_ready(&u->ring)) {
             r = enter(u);
             if (r < 0)
@@ -282,6 +284,7 @@ static int uring_wait(struct vd_loop *loop, uint64_t until_ns)
             spin_learn(u, 0);
             return r;
         }
+        loop->handed_lately = false;
     }
     r = sleep_until(loop, now, until_ns);
     if (r == 0 && reap(loop) > 0)

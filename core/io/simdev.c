@@ -25,6 +25,7 @@ struct sim_dev {
     struct vd_dev dev;
     struct vd_simdisk *disk;
     bool exclusive, locked;
+    bool caches; /* by the seed, so that small writes are handed over as well */
 };
 
 enum { NO_FAULT = -1 };
@@ -62,6 +63,7 @@ static bool fault_strikes(struct vd_simdisk *disk, enum vd_fault which)
         return false;
     }
     f->hit = true;
+    disk->writes_failed += which == VD_FAULT_WRITE_EIO;
     f->armed = f->forever;
     return true;
 }
@@ -88,6 +90,11 @@ bool vd_simdisk_fault_hit(const struct vd_simdisk *disk)
         if (disk->faults[i].hit)
             return true;
     return false;
+}
+
+uint64_t vd_simdisk_writes_failed(const struct vd_simdisk *disk, bool handed_over)
+{
+    return handed_over ? disk->handed_failed : disk->writes_failed;
 }
 
 void vd_simdisk_cut_after(struct vd_simdisk *disk, int64_t n)
@@ -174,6 +181,7 @@ static int write_complete(struct sim_call *c)
             rec->off -= VD_BLOCK;
         break;
     case VD_FAULT_WRITE_EIO:
+        disk->handed_failed += rec->handed_over;
         if (c->fault_draw % 4 == 0) {
             vd_list_remove(&rec->link);
             simdisk_record_free(rec);
@@ -292,16 +300,16 @@ static void write_begin(struct sim_call *c)
     call_begin(c, 200000);
 }
 
-static int sim_io(struct vd_dev *dev, struct vd_io *ios, int n)
+static struct sim_call *calls_begin(struct vd_dev *dev, struct vd_io *ios, int n,
+                                    struct loop_wait *wait)
 {
     struct sim_call *calls = vd_simdisk_memory((size_t)n, sizeof(*calls));
     if (!calls)
         simdisk_die("out of memory");
-    struct loop_wait wait;
-    loop_wait_init(&wait, (unsigned)n);
+    loop_wait_init(wait, (unsigned)n);
     for (int i = 0; i < n; i++) {
         struct sim_call *c = &calls[i];
-        c->wait = &wait;
+        c->wait = wait;
         c->disk = sim_of(dev)->disk;
         c->io = &ios[i];
         c->fault = NO_FAULT;
@@ -314,7 +322,12 @@ static int sim_io(struct vd_dev *dev, struct vd_io *ios, int n)
             write_begin(c);
         }
     }
-    loop_wait(&wait);
+    return calls;
+}
+
+static int calls_end(struct sim_call *calls, struct vd_io *ios, int n, struct loop_wait *wait)
+{
+    loop_wait(wait);
     int failed = 0;
     for (int i = 0; i < n; i++) {
         ios[i].res = calls[i].res;
@@ -323,6 +336,44 @@ static int sim_io(struct vd_dev *dev, struct vd_io *ios, int n)
     }
     free(calls);
     return failed;
+}
+
+static int sim_io(struct vd_dev *dev, struct vd_io *ios, int n)
+{
+    struct loop_wait wait;
+    struct sim_call *calls = calls_begin(dev, ios, n, &wait);
+    return calls_end(calls, ios, n, &wait);
+}
+
+struct sim_batch {
+    struct loop_wait wait;
+    struct sim_call *calls;
+};
+
+/* Handed over when all of it could be submitted before any cut. */
+static bool sim_begin(struct vd_dev *dev, struct vd_io_batch *batch)
+{
+    struct sim_batch *b = vd_simdisk_memory(1, sizeof(*b));
+    if (!b)
+        return false;
+    b->calls = calls_begin(dev, batch->ios, batch->n, &b->wait);
+    batch->priv = b;
+    batch->begun = batch->n;
+    bool all = !sim_of(dev)->disk->cut;
+    for (int i = 0; i < batch->n; i++)
+        all = all && b->calls[i].res == 0;
+    for (int i = 0; i < batch->n && all; i++)
+        b->calls[i].rec->handed_over = true;
+    return all;
+}
+
+static void sim_end(struct vd_dev *dev, struct vd_io_batch *batch)
+{
+    struct sim_batch *b = batch->priv;
+    (void)dev;
+    if (b)
+        (void)calls_end(b->calls, batch->ios, batch->n, &b->wait);
+    free(b);
 }
 
 /* Runs one operation that is not a transfer; `rec` is its change, if it makes one. */
@@ -400,7 +451,8 @@ static void sim_info(struct vd_dev *dev, struct vd_dev_info *ret)
     const struct vd_simdisk *disk = sim_of(dev)->disk;
     ret->size = disk->size;
     ret->allocated = vd_simdisk_allocated(disk);
-    ret->is_file = ret->can_allocate = ret->can_punch = true;
+    ret->is_file = ret->can_allocate = ret->can_punch = ret->hands_over = true;
+    ret->caches = sim_of(dev)->caches;
     ret->st_ino = disk->id;
 }
 
@@ -417,6 +469,8 @@ static void sim_close(struct vd_dev *dev)
 
 static const struct vd_dev_ops sim_dev_ops = {
     .io = sim_io,
+    .begin = sim_begin,
+    .end = sim_end,
     .flush = sim_flush,
     .allocate = sim_allocate,
     .punch = sim_punch,
@@ -444,6 +498,7 @@ int vd_simdev_open(struct vd_simdisk *disk, unsigned flags, struct vd_dev **ret)
     s->disk = disk;
     s->exclusive = exclusive;
     s->locked = locked;
+    s->caches = exclusive && vd_rng_below(&disk->rng, 2);
     if (locked && exclusive)
         disk->open_exclusive++;
     else

@@ -59,6 +59,8 @@ void vd_simdisk_fault(struct vd_simdisk *disk, enum vd_fault fault, uint64_t n, 
 void vd_simdisk_clear_faults(struct vd_simdisk *disk);
 /* True if the armed fault has struck. */
 bool vd_simdisk_fault_hit(const struct vd_simdisk *disk);
+/* How many writes VD_FAULT_WRITE_EIO has made fail, ever; or of them, those handed over before. */
+uint64_t vd_simdisk_writes_failed(const struct vd_simdisk *disk, bool handed_over);
 /* Direct access to the medium, for rot and for looking: flips one bit; reads and writes bytes. */
 void vd_simdisk_rot(struct vd_simdisk *disk, uint64_t off, unsigned bit);
 void vd_simdisk_peek(struct vd_simdisk *disk, uint64_t off, void *buf, size_t len);

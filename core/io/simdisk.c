@@ -420,7 +420,7 @@ static void crash_process(struct vd_simdisk *disk)
 {
     struct sim_record *rec;
     while ((rec = in_flight_draw(disk))) {
-        enum fate fate = fate_draw(disk, rec);
+        enum fate fate = rec->handed_over ? FATE_KEEP : fate_draw(disk, rec);
         if (fate == FATE_DROP) {
             simdisk_record_free(rec);
             continue;
@@ -533,6 +533,7 @@ static void records_copy(struct vd_list *to, const struct vd_list *from)
         struct sim_record *copy = simdisk_record_new(rec->kind, rec->off, rec->len);
         copy->seq = rec->seq;
         copy->punch_leaves = rec->punch_leaves;
+        copy->handed_over = rec->handed_over;
         if (rec->data)
             memcpy(copy->data, rec->data, rec->len);
         vd_list_push(to, &copy->link);

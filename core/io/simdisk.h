@@ -18,6 +18,7 @@ struct sim_record {
     enum sim_kind kind;
     uint64_t seq;      /* order of completion, 0 while in flight */
     uint64_t off, len; /* SIM_GROW, SIM_TRUNCATE: `off` is the new size */
+    bool handed_over;  /* in flight: the death of the process does not stop it */
     int punch_leaves;  /* what punched blocks read as: see PUNCH_* */
     uint8_t *data;     /* SIM_WRITE: a copy, `len` bytes */
 };
@@ -43,7 +44,7 @@ struct vd_simdisk {
     struct vd_rng rng;
     struct sim_fault faults[VD_FAULT_COUNT];
     bool faults_cleared;
-    uint64_t ops;
+    uint64_t ops, writes_failed, handed_failed;
     int64_t cut_in; /* operations until the cut, -1: none */
     bool cut;
     unsigned open_shared, open_exclusive;

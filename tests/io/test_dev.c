@@ -399,6 +399,169 @@ static void a_block_device_works_like_a_file(void **state)
     close(loop_fd);
 }
 
+/* ---- writes that outlive their process ---- */
+
+#define HANDED VD_IO_BATCH_MAX
+#define ROUNDS 20
+
+static uint64_t handed_off(int i, uint64_t round)
+{
+    return ((uint64_t)i * 37 + round * 11) % 2048 * VD_BLOCK;
+}
+
+struct handing {
+    uint64_t round;
+    bool cached, die;
+};
+
+static void hand_over(struct vd_dev *dev, const struct handing *h)
+{
+    uint8_t *out = pattern(HANDED * VD_BLOCK, h->round + 7);
+    static struct iovec iov[HANDED];
+    static struct vd_io ios[HANDED];
+    struct vd_io_batch batch = {.ios = ios, .n = HANDED};
+    for (int i = 0; i < HANDED; i++) {
+        iov[i] = (struct iovec){out + i * VD_BLOCK, VD_BLOCK};
+        ios[i] = (struct vd_io){.op = VD_IO_WRITE,
+                                .flags = h->cached ? VD_IO_CACHED : 0,
+                                .off = handed_off(i, h->round),
+                                .iov = &iov[i],
+                                .iovcnt = 1};
+    }
+    if (h->cached) {
+        CHECK_IS(vd_dev_io(dev, ios, HANDED), 0);
+        if (h->die)
+            (void)raise(SIGKILL);
+        free(out);
+        return;
+    }
+    struct vd_dev_info info;
+    vd_dev_info(dev, &info);
+    bool all = vd_dev_begin(dev, &batch);
+    CHECK(all == info.hands_over);
+    if (all && h->die)
+        (void)raise(SIGKILL);
+    CHECK_IS(vd_dev_end(dev, &batch), 0);
+    if (h->die)
+        (void)raise(SIGKILL);
+    for (int i = 0; i < HANDED; i++)
+        CHECK_IS(ios[i].res, 0);
+    free(out);
+}
+
+static int handing_body(void *arg)
+{
+    struct vd_dev *dev;
+    struct vd_error err = {0};
+    CHECK_IS(vd_dev_open(path, 0, &dev, &err), 0);
+    hand_over(dev, arg);
+    vd_dev_close(dev);
+    return 0;
+}
+
+static int handed_body(void *arg)
+{
+    const struct handing *h = arg;
+    struct vd_dev *dev;
+    struct vd_error err = {0};
+    uint8_t *want = pattern(HANDED * VD_BLOCK, h->round + 7), *in = vd_alloc_aligned(VD_BLOCK);
+    CHECK_IS(vd_dev_open(path, 0, &dev, &err), 0);
+    for (int i = 0; i < HANDED; i++) {
+        CHECK_IS(vd_dev_read(dev, handed_off(i, h->round), in, VD_BLOCK), 0);
+        CHECK(memcmp(in, want + i * VD_BLOCK, VD_BLOCK) == 0);
+    }
+    vd_dev_close(dev);
+    free(want);
+    free(in);
+    return 0;
+}
+
+static int allocate_body(void *arg)
+{
+    (void)arg;
+    struct vd_dev *dev = fresh(VD_MIB(8));
+    int r = vd_dev_allocate(dev, 0, VD_MIB(8));
+    CHECK(r == 0 || r == -EOPNOTSUPP);
+    vd_dev_close(dev);
+    return 0;
+}
+
+static void what_the_host_has_taken_outlives_the_process(void **state)
+{
+    (void)state;
+    run(allocate_body);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        struct handing h = {.round = round, .cached = round % 2, .die = round % 4 < 3};
+        int status;
+        pid_t pid = fork();
+        CHECK(pid >= 0);
+        if (pid == 0)
+            _exit(vd_fiber_main(run_backend, 1, handing_body, &h));
+        CHECK_IS(waitpid(pid, &status, 0), pid);
+        CHECK(h.die ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0);
+        CHECK_IS(vd_fiber_main(run_backend, 1, handed_body, &h), 0);
+    }
+}
+
+static int several_body(void *arg)
+{
+    struct vd_dev *dev = fresh(VD_MIB(8));
+    uint8_t *out = pattern(2 * HANDED * VD_BLOCK, 3), *in = vd_alloc_aligned(VD_BLOCK);
+    static struct iovec iov[2 * HANDED];
+    static struct vd_io ios[2 * HANDED];
+    struct vd_io_batch batch[2] = {{.ios = ios, .n = HANDED}, {.ios = ios + HANDED, .n = HANDED}};
+    (void)arg;
+    for (int i = 0; i < 2 * HANDED; i++) {
+        iov[i] = (struct iovec){out + i * VD_BLOCK, VD_BLOCK};
+        ios[i] = (struct vd_io){
+            .op = VD_IO_WRITE, .off = (uint64_t)i * 5 * VD_BLOCK, .iov = &iov[i], .iovcnt = 1};
+    }
+    (void)vd_dev_begin(dev, &batch[0]);
+    (void)vd_dev_begin(dev, &batch[1]);
+    CHECK_IS(vd_dev_end(dev, &batch[1]), 0); /* in any order */
+    CHECK_IS(vd_dev_end(dev, &batch[0]), 0);
+    CHECK_IS(vd_dev_flush(dev), 0);
+    for (int i = 0; i < 2 * HANDED; i++) {
+        CHECK_IS(vd_dev_read(dev, ios[i].off, in, VD_BLOCK), 0);
+        CHECK(memcmp(in, out + i * VD_BLOCK, VD_BLOCK) == 0);
+    }
+    vd_dev_close(dev);
+    free(out);
+    free(in);
+    return 0;
+}
+
+static void batches_end_in_any_order(void **state)
+{
+    (void)state;
+    run(several_body);
+}
+
+/* More than is sent on at once, read while it is on its way, and the device closed meanwhile. */
+static int cached_body(void *arg)
+{
+    struct vd_dev *dev = fresh(VD_MIB(8));
+    const struct handing h[] = {{1, true, false}, {2, true, false}, {3, true, false}};
+    uint8_t *in = vd_alloc_aligned(VD_BLOCK);
+    (void)arg;
+    for (size_t n = 0; n < VD_ARRAY_SIZE(h); n++) {
+        hand_over(dev, &h[n]);
+        uint8_t *want = pattern(HANDED * VD_BLOCK, h[n].round + 7);
+        CHECK_IS(vd_dev_read(dev, handed_off(5, h[n].round), in, VD_BLOCK), 0);
+        CHECK(memcmp(in, want + 5 * VD_BLOCK, VD_BLOCK) == 0);
+        free(want);
+    }
+    vd_dev_close(dev);
+    free(in);
+    return 0;
+}
+
+static void small_writes_pass_through_the_page_cache(void **state)
+{
+    (void)state;
+    run(cached_body);
+}
+
 /* ---- I9 ---- */
 
 static int sticky_body(void *arg)
@@ -436,6 +599,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_device_is_opened_by_one_owner),
         cmocka_unit_test(the_lock_names_its_holder_and_dies_with_it),
         cmocka_unit_test(a_block_device_works_like_a_file),
+        cmocka_unit_test(what_the_host_has_taken_outlives_the_process),
+        cmocka_unit_test(batches_end_in_any_order),
+        cmocka_unit_test(small_writes_pass_through_the_page_cache),
         cmocka_unit_test(a_failed_flush_is_never_followed_by_success),
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
