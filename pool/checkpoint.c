@@ -231,8 +231,12 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
 static int checkpoint_once(struct vd_pool *p)
 {
     int r = 0;
-    if (!p->frozen)
-        r = freeze(p);
+    if (!p->frozen) {
+        /* A root covers complete records only. */
+        log_hold(p);
+        r = pool_failed(p) ? -EIO : freeze(p);
+        log_go_on(p);
+    }
     if (r < 0)
         return r;
     r = cleaner_touch_meta(p);

@@ -7,7 +7,8 @@
  *   entries applied to overlay and client, operations acknowledged
  *
  * I2  every change is a log entry.
- * I8  an operation is acknowledged when its record and all before it are complete on the device.
+ * I8  an operation is acknowledged when its record and all before it are complete on the device, or
+ *     so far under way that the death of this process does not stop them ("told": decision 0023).
  * I3  a flush returns after everything acknowledged before it is durable.
  * I9  a failed flush fails the pool; it is never tried again as if nothing had been lost.
  *
@@ -23,9 +24,6 @@
 #define FLUSH_EVERY_NS UINT64_C(1000000000)
 #define FLUSH_EVERY_BYTES VD_MIB(256)
 #define LOG_FAILURES_MAX 3
-#define FLUSH_HABIT                                                               \
-    3 /* records with a flush after each, for the next to be expected to have one \
-       */
 
 /* ---- completion ---- */
 
@@ -46,13 +44,26 @@ static void ops_finish(struct vd_list *ops, uint64_t seq, int res)
     }
 }
 
+/* A record was told of before it was complete: until then the blocks that it names cannot be read
+ * from the device. */
+static void told_count(struct vd_pool *p, const struct log_rec *rec, int by)
+{
+    p->log.told += (unsigned)by;
+    p->segs.v[rec->told_at.seg].told += (uint32_t)by;
+    for (unsigned i = 0; i < rec->told_fills; i++)
+        p->segs.v[rec->fill_at[i].seg].told += (uint32_t)by;
+}
+
 static void rec_spare(struct vd_pool *p, struct log_rec *rec)
 {
+    if (rec->told)
+        told_count(p, rec, -1);
+    rec->told = false;
     refill_done(&rec->full);
     vd_list_push(&p->log.spare, &rec->link);
 }
 
-/* Applies one complete record and acknowledges what ends in it. */
+/* Applies one record and acknowledges what ends in it. */
 static void rec_acknowledge(struct vd_pool *p, struct log_rec *rec)
 {
     int r = log_apply(p, &rec->rec, rec->header, rec->relocations);
@@ -60,10 +71,79 @@ static void rec_acknowledge(struct vd_pool *p, struct log_rec *rec)
         pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
     p->log.applied_seq = rec->seq;
     p->log.applied_csum = rec->rec.csum;
-    if (rec->dsync && r == 0)
+    if (rec->dsync && !rec->told && r == 0)
         p->log.durable_seq = VD_MAX(p->log.durable_seq, rec->seq);
     ops_finish(&rec->ops, rec->seq, r);
-    rec_spare(p, rec);
+}
+
+/* Records that had been told of when they failed lie elsewhere now. Only when all of them do is
+ * that made known, at once: in between an older write would be seen for a newer one. */
+static void moved_apply(struct vd_pool *p)
+{
+    struct vd_list *n;
+    while ((n = vd_list_pop(&p->log.moved))) {
+        struct log_rec *rec = vd_container_of(n, struct log_rec, link);
+        int r = log_apply(p, &rec->rec, rec->header, NULL);
+        if (r < 0)
+            pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
+        p->log.moves++;
+        p->log.applied_csum = rec->rec.csum;
+        rec_spare(p, rec);
+    }
+}
+
+static void rec_complete(struct vd_pool *p, struct log_rec *rec)
+{
+    struct pool_log *l = &p->log;
+    vd_list_remove(&rec->link);
+    l->inflight_count--;
+    l->failures = 0;
+    memcpy(l->known, rec->rec.next, sizeof(l->known));
+    if (rec->told && rec->moved) {
+        vd_list_push(&l->moved, &rec->link);
+    } else if (rec->told) {
+        if (rec->dsync) /* all before it was durable when it began */
+            l->durable_seq = VD_MAX(l->durable_seq, rec->seq);
+        rec_spare(p, rec);
+    } else if (!rec->commit) {
+        vd_list_push(&l->group, &rec->link);
+    } else {
+        struct vd_list *g;
+        while ((g = vd_list_pop(&l->group))) {
+            struct log_rec *part = vd_container_of(g, struct log_rec, link);
+            rec_acknowledge(p, part);
+            rec_spare(p, part);
+        }
+        rec_acknowledge(p, rec);
+        rec_spare(p, rec);
+    }
+}
+
+/* Is the record at `link` one that was told of? */
+static bool told_of(const struct pool_log *l, const struct vd_list *link)
+{
+    return link != &l->inflight && vd_container_of(link, struct log_rec, link)->told;
+}
+
+/* What the host has taken over is as good as complete for whoever does not ask for a flush, if all
+ * before it is. */
+static void log_tell(struct vd_pool *p)
+{
+    struct pool_log *l = &p->log;
+    if (l->failing || l->holding || pool_failed(p) || !vd_list_empty(&l->group))
+        return;
+    vd_list_each (it, &l->inflight) {
+        struct log_rec *rec = vd_container_of(it, struct log_rec, link);
+        if (rec->told)
+            continue;
+        if (!rec->handed || rec->res < 0)
+            break;
+        rec->told = true;
+        rec->told_at = rec->at;
+        rec->told_fills = rec->fills;
+        told_count(p, rec, 1);
+        rec_acknowledge(p, rec);
+    }
 }
 
 /* In sequence order, as far as records are complete. An operation over several records counts when
@@ -75,19 +155,13 @@ static void log_complete(struct vd_pool *p)
         struct log_rec *rec = vd_container_of(l->inflight.next, struct log_rec, link);
         if (!rec->done || rec->res < 0)
             break;
-        vd_list_remove(&rec->link);
-        l->inflight_count--;
-        l->failures = 0;
-        memcpy(l->known, rec->rec.next, sizeof(l->known));
-        if (!rec->commit) {
-            vd_list_push(&l->group, &rec->link);
-            continue;
-        }
-        struct vd_list *g;
-        while ((g = vd_list_pop(&l->group)))
-            rec_acknowledge(p, vd_container_of(g, struct log_rec, link));
-        rec_acknowledge(p, rec);
+        if (!rec->told)
+            moved_apply(p);
+        rec_complete(p, rec);
     }
+    if (!told_of(l, l->inflight.next))
+        moved_apply(p);
+    log_tell(p);
     vd_wake_all(&l->settled);
     if (l->inflight_count == 0)
         vd_wake_all(&l->idle);
@@ -97,7 +171,7 @@ static void log_complete(struct vd_pool *p)
 
 /* Header and payload, all blocks that fill dead places elsewhere, and hint blocks that became
  * complete with them, at once: the record is there when all of them are. */
-static int rec_write(struct vd_pool *p, struct log_rec *rec)
+static int rec_ios(struct vd_pool *p, struct log_rec *rec)
 {
     struct vd_io *io = rec->io;
     int n = 0, hints = 0;
@@ -119,7 +193,42 @@ static int rec_write(struct vd_pool *p, struct log_rec *rec)
         io[n++] = refill_io(p, refill_of(it), &rec->hint[hints++]);
     for (int i = 0; i < n && rec->dsync; i++)
         io[i].flags = VD_IO_DSYNC;
-    return vd_dev_io(p->dev, io, n);
+    return n;
+}
+
+/* Where one writer waits for each of its writes, going to the device is most of the time. Only
+ * while no other is under way: a cached write beside a direct one in the same large page, and a
+ * third program that reads both, make the kernel report an error that is none. */
+static bool rec_is_small(const struct vd_pool *p, const struct log_rec *rec)
+{
+    return p->log.caches && p->log.inflight_count == 1 &&
+           rec->payload_blocks + rec->fills <= LOG_CACHED_BLOCKS;
+}
+
+static int rec_write(struct vd_pool *p, struct log_rec *rec)
+{
+    int n = rec_ios(p, rec);
+    for (int i = 0; i < n && !rec->dsync && rec_is_small(p, rec); i++)
+        rec->io[i].flags = VD_IO_CACHED;
+    return vd_dev_io(p->dev, rec->io, n);
+}
+
+/* May it be acknowledged when it has been handed over, and is that sooner? */
+static bool rec_goes_ahead(const struct vd_pool *p, const struct log_rec *rec)
+{
+    return rec->plain && (rec->dsync || !rec_is_small(p, rec));
+}
+
+/* The same, and acknowledges what it can before that is complete. */
+static int rec_hand_over(struct vd_pool *p, struct log_rec *rec)
+{
+    rec->batch = (struct vd_io_batch){.ios = rec->io, .n = rec_ios(p, rec)};
+    rec->handed = vd_dev_begin(p->dev, &rec->batch);
+#ifdef VD_PLANT_TOLD_BEFORE_HANDED_OVER
+    rec->handed = true;
+#endif
+    log_tell(p);
+    return vd_dev_end(p->dev, &rec->batch);
 }
 
 /* Everything queued and in flight fails. */
@@ -132,6 +241,8 @@ static void log_drop(struct vd_pool *p)
         ops_finish(&rec->ops, rec->seq, -EIO);
         rec_spare(p, rec);
     }
+    while ((n = vd_list_pop(&l->moved)))
+        rec_spare(p, vd_container_of(n, struct log_rec, link));
     vd_list_each_safe (it, &l->inflight) {
         struct log_rec *rec = vd_container_of(it, struct log_rec, link);
         if (!rec->done)
@@ -149,18 +260,67 @@ static void log_drop(struct vd_pool *p)
         vd_wake_all(&l->idle);
 }
 
-void log_settle(struct vd_pool *p)
+/* Waits until records up to `seq` are complete. */
+static void log_wait_complete(struct vd_pool *p, uint64_t seq)
 {
     struct pool_log *l = &p->log;
-    uint64_t last = l->next_seq - 1;
-    while (!pool_failed(p) && !vd_list_empty(&l->inflight) &&
-           vd_container_of(l->inflight.next, struct log_rec, link)->seq <= last)
+    while (!pool_failed(p) &&
+           (!vd_list_empty(&l->moved) ||
+            (!vd_list_empty(&l->inflight) &&
+             vd_container_of(l->inflight.next, struct log_rec, link)->seq <= seq)))
         vd_wait(&l->settled);
 }
 
+void log_settle(struct vd_pool *p)
+{
+    log_wait_complete(p, p->log.next_seq - 1);
+}
+
+void log_hold(struct vd_pool *p)
+{
+    struct pool_log *l = &p->log;
+#ifdef VD_PLANT_FROZEN_UNDER_WAY
+    return;
+#endif
+    l->holding = true;
+    while (l->told && !pool_failed(p))
+        vd_wait(&l->settled);
+}
+
+void log_go_on(struct vd_pool *p)
+{
+    p->log.holding = false;
+    log_tell(p);
+}
+
+static bool rec_has(const struct log_rec *rec, struct vd_addr at, uint64_t blocks)
+{
+    for (unsigned i = 0; i <= rec->told_fills; i++) {
+        struct vd_addr a = i ? rec->fill_at[i - 1] : rec->told_at;
+        uint64_t len = i ? 1 : 1 + (uint64_t)rec->payload_blocks;
+        if (a.seg == at.seg && addr_block(a) < addr_block(at) + blocks &&
+            addr_block(at) < addr_block(a) + len)
+            return true;
+    }
+    return false;
+}
+
+bool log_under_way(const struct vd_pool *p, struct vd_addr at, uint64_t blocks)
+{
+    const struct pool_log *l = &p->log;
+    if (l->told == 0 || p->segs.v[at.seg].told == 0)
+        return false;
+    if (l->failing)
+        return true;
+    vd_list_each (it, &l->inflight)
+        if (told_of(l, it) && rec_has(vd_container_of(it, struct log_rec, link), at, blocks))
+            return true;
+    return false;
+}
+
 /* A record failed. When nothing is under way any more, the first bad one and all after it are given
- * new places at the start of the successor, in order, chained from the last good one, and written;
- * nothing of them has been acknowledged. VD_YIELDS */
+ * new places at the start of the successor, in order, chained from the last good one, and written.
+ * Of what was told of, the new place is made known. VD_YIELDS */
 static void log_rewrite(struct vd_pool *p)
 {
     struct pool_log *l = &p->log;
@@ -209,6 +369,7 @@ static void log_rewrite(struct vd_pool *p)
             if (full)
                 break;
             rec->dsync = false;
+            rec->moved = rec->told;
             log_fills_inline(p, rec);
             log_seal_record(p, rec);
             rec->res = r = rec_write(p, rec);
@@ -279,7 +440,7 @@ static bool rec_is_forced(const struct pool_log *l, const struct log_rec *rec)
 {
     if (l->inflight_count != 1 || l->durable_seq != rec->seq - 1)
         return false;
-    bool fua = l->flush_habit >= FLUSH_HABIT && l->flushed_at == rec->seq - 1;
+    bool fua = log_flush_expected(l) && l->flushed_at == rec->seq - 1;
     vd_list_each (it, &rec->ops)
         fua |= vd_container_of(it, struct pool_op, link)->flags & POOL_OP_FUA;
     return fua;
@@ -309,7 +470,7 @@ static void log_writer(void *arg)
 #endif
         if (!vd_list_empty(&l->queue))
             log_wake_writers(p);
-        log_record_done(p, rec, rec_write(p, rec));
+        log_record_done(p, rec, rec_goes_ahead(p, rec) ? rec_hand_over(p, rec) : rec_write(p, rec));
     }
     pool_fiber_ends(p);
 }
@@ -357,8 +518,11 @@ int log_flush_now(struct vd_pool *p)
         return -EIO;
     l->flushing = true;
     uint64_t covers = l->applied_seq;
+#ifndef VD_PLANT_FLUSHED_UNDER_WAY
+    log_wait_complete(p, covers);
+#endif
     l->unflushed_bytes = 0;
-    int r = vd_dev_flush(p->dev);
+    int r = pool_failed(p) ? -EIO : vd_dev_flush(p->dev);
     l->flushing = false;
     l->last_flush_ns = vd_loop_now_ns(p->loop);
 #ifdef VD_PLANT_FLUSH_ERROR_SWALLOWED
@@ -372,12 +536,26 @@ int log_flush_now(struct vd_pool *p)
     return r < 0 ? -EIO : 0;
 }
 
+/* Will record `seq` be durable when it is complete, as a forced write that was told of is? */
+static bool log_is_forced(const struct pool_log *l, uint64_t seq)
+{
+    const struct vd_list *link = l->inflight.next;
+    if (!told_of(l, link))
+        return false;
+    const struct log_rec *rec = vd_container_of(link, struct log_rec, link);
+    return rec->seq == seq && rec->dsync && !l->failing;
+}
+
 int log_flush_to(struct vd_pool *p, uint64_t seq)
 {
     struct pool_log *l = &p->log;
     while (l->durable_seq < seq) {
         if (l->flushing) {
             vd_wait(&l->flush_done);
+            continue;
+        }
+        if (log_is_forced(l, seq) && !pool_failed(p)) {
+            vd_wait(&l->settled);
             continue;
         }
         int r = log_flush_now(p);
@@ -482,6 +660,7 @@ void log_init(struct vd_pool *p)
     vd_list_init(&l->queue);
     vd_list_init(&l->inflight);
     vd_list_init(&l->group);
+    vd_list_init(&l->moved);
     vd_list_init(&l->spare);
     vd_waitq_init(&l->work);
     vd_waitq_init(&l->idle);
@@ -494,6 +673,10 @@ int log_start(struct vd_pool *p)
     p->log.data_seq = p->log.sealed = p->log.applied_seq;
     memcpy(p->log.known, p->log.next, sizeof(p->log.known));
     p->log.last_flush_ns = vd_loop_now_ns(p->loop);
+    struct vd_dev_info info;
+    vd_dev_info(p->dev, &info);
+    p->log.tells = info.hands_over;
+    p->log.caches = info.caches;
     for (int i = 0; i < LOG_RECORDS; i++) {
         int r = pool_spawn(p, "log-writer", log_writer);
         if (r < 0)
@@ -505,7 +688,7 @@ int log_start(struct vd_pool *p)
 void log_done(struct vd_pool *p)
 {
     free(p->log.tail.v);
-    struct vd_list *lists[] = {&p->log.inflight, &p->log.group, &p->log.spare};
+    struct vd_list *lists[] = {&p->log.inflight, &p->log.group, &p->log.moved, &p->log.spare};
     for (unsigned i = 0; i < VD_ARRAY_SIZE(lists); i++) {
         struct vd_list *l;
         while ((l = vd_list_pop(lists[i])))

@@ -36,6 +36,8 @@ static struct log_rec *rec_new(struct vd_pool *p)
     rec->payload_blocks = rec->bounced = 0;
     rec->fills = rec->hints = 0;
     rec->commit = rec->done = rec->dsync = false;
+    rec->handed = rec->moved = false;
+    rec->plain = true;
     rec->res = 0;
     rec->iovcnt = 1;
     rec->relocations = NULL;
@@ -74,17 +76,26 @@ static void build_entry(struct build *b, const struct vd_entry *e)
     b->count++;
 }
 
+/* May the operation be acknowledged before its record is complete? */
+static bool op_plain(const struct build *b, const struct pool_op *op)
+{
+    return b->p->log.tells && op->count == 0 && op->blocks <= LOG_TELL_BLOCKS;
+}
+
 /* Memory of `blocks` blocks at block `pos` of the operation, as it can be written from. Pieces that
- * are not whole aligned blocks are copied. NULL when the record has no memory for that. */
-static uint8_t *build_memory(struct log_rec *rec, const struct pool_op *op, uint64_t pos,
+ * are not whole aligned blocks are copied, and what may be acknowledged before it is written. NULL
+ * when the record has no memory for that. */
+static uint8_t *build_memory(const struct build *b, const struct pool_op *op, uint64_t pos,
                              uint32_t blocks)
 {
+    struct log_rec *rec = b->rec;
     size_t skip = pos * VD_BLOCK, want = (size_t)blocks * VD_BLOCK;
     int i = 0;
     while (skip >= op->iov[i].iov_len)
         skip -= op->iov[i++].iov_len;
     uint8_t *base = (uint8_t *)op->iov[i].iov_base + skip;
-    bool direct = op->iov[i].iov_len - skip >= want && (uintptr_t)base % VD_BLOCK == 0;
+    bool direct =
+        op->iov[i].iov_len - skip >= want && (uintptr_t)base % VD_BLOCK == 0 && !op_plain(b, op);
     if (!direct) {
         if (rec->bounced + blocks > LOG_PAYLOAD_BLOCKS)
             return NULL;
@@ -109,7 +120,7 @@ static uint8_t *build_memory(struct log_rec *rec, const struct pool_op *op, uint
 static bool build_payload(struct build *b, const struct pool_op *op, uint64_t pos, uint32_t blocks)
 {
     struct log_rec *rec = b->rec;
-    uint8_t *base = build_memory(rec, op, pos, blocks);
+    uint8_t *base = build_memory(b, op, pos, blocks);
     if (!base)
         return false;
     struct iovec *last = &rec->iov[rec->iovcnt - 1];
@@ -148,7 +159,7 @@ static int build_fill(struct build *b, const struct pool_op *op, const uint8_t *
     size_t len = entry_size(&e);
     if (build_left(b) < len || rec->fills == LOG_FILLS || rec->hints == LOG_HINTS || b->room == 0)
         return 0;
-    uint8_t *base = build_memory(rec, op, op->pos, 1);
+    uint8_t *base = build_memory(b, op, op->pos, 1);
     if (!base)
         return 0;
     struct refill *from;
@@ -388,9 +399,9 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
     struct pool_op *first =
         vd_list_empty(&l->queue) ? NULL : vd_container_of(l->queue.next, struct pool_op, link);
     uint32_t payload = first ? op_payload(first) : 0;
-    /* While a record is under way the next one waits for company: headers shared by many writes
-     * cost little, and the device is busy anyhow. */
-    if (!seal && l->inflight_count && l->queued < LOG_COMPANY)
+    /* While somebody waits for a record the next one waits for company: headers shared by many
+     * writes cost little, and the device is busy anyhow. */
+    if (!seal && l->inflight_count > l->told && l->queued < LOG_COMPANY)
         return NULL;
     /* If the first record of a segment fails, it is written again in the segment's successor, which
      * replay finds only if a record before has named it. The last block of a segment is for that.
@@ -424,6 +435,7 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
         struct pool_op *op = vd_container_of(l->queue.next, struct pool_op, link);
         if (!vd_list_empty(&rec->ops) && !build_fits(&b, op))
             break;
+        rec->plain = rec->plain && op->pos == 0 && op_plain(&b, op);
         whole = build_op(&b, op);
         if (!whole)
             break;
@@ -442,6 +454,7 @@ struct log_rec *log_build(struct vd_pool *p, bool seal)
     }
     space_placed(p, charge - 1);
     rec->commit = whole;
+    rec->plain = rec->plain && whole && !seal && !only_names;
     rec->seq = l->next_seq++;
     rec->rec.epoch = p->epoch;
     rec->rec.entry_count = b.count;

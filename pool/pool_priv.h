@@ -28,6 +28,7 @@ struct pool_seg {
     int32_t delta;        /* change to live by the merge under way */
     uint32_t pins;        /* readers between resolve and verify (I11) */
     uint32_t unpublished; /* bulk writes not yet named by an entry */
+    uint32_t told;        /* writes to it that were told of and are not complete */
     uint64_t last_seq;    /* last record that lies in it or names something in it */
     uint64_t rid;
     /* The trees may name what lay here before, until that root: merges find it by its address. */
@@ -54,7 +55,9 @@ struct pool_segments {
 
 /* ---- the log (log.c) ---- */
 
-#define LOG_RECORDS 4           /* records in flight */
+#define LOG_RECORDS 16          /* records in flight */
+#define LOG_TELL_BLOCKS 8u      /* longer writes are told of when they are complete */
+#define LOG_CACHED_BLOCKS 4u    /* shorter records are complete when the host has them */
 #define LOG_PAYLOAD_BLOCKS 256u /* most payload of a record */
 #define LOG_IOV (LOG_PAYLOAD_BLOCKS + 1)
 #define LOG_FILLS 48 /* most blocks that it has written to dead places: as many as entries fit */
@@ -66,6 +69,11 @@ struct log_rec {
     struct vd_addr at;
     uint32_t payload_blocks;
     bool commit, done, dsync;
+    /* It may be told of early: small writes only, copied. It has been handed over; told of; and
+     * written again elsewhere after that. */
+    bool plain, handed, told, moved;
+    struct vd_addr told_at; /* what the overlay says of it, until it is complete */
+    unsigned told_fills;
     int res;
     struct vd_record rec;
     uint8_t *header; /* 4096 bytes */
@@ -80,6 +88,7 @@ struct log_rec {
     unsigned fills, hints;
     struct vd_list full;
     struct vd_io io[1 + LOG_FILLS + LOG_HINTS];
+    struct vd_io_batch batch;
     struct iovec hint[LOG_HINTS];
     struct vd_list ops; /* pool_op that end in this record */
 };
@@ -120,8 +129,13 @@ struct pool_log {
     uint64_t queued;         /* of them: blocks or entries */
     struct vd_list inflight; /* records, in sequence order */
     struct vd_list group;    /* complete records of an operation whose end is not */
+    struct vd_list moved;    /* told of, and then written elsewhere: to be applied again */
     struct vd_list spare;
     unsigned inflight_count;
+    unsigned told;           /* of these: told of, not complete */
+    bool tells, caches;      /* the device takes writes over; and small ones at once */
+    bool holding;            /* nothing more is told of early until what was is complete */
+    uint64_t moves;          /* goes up when what was told of lies elsewhere */
     struct vd_waitq work;    /* writers wait here */
     struct vd_waitq idle;    /* those who wait for inflight to drain */
     struct vd_waitq settled; /* those who wait for some of it */
@@ -144,6 +158,12 @@ struct pool_log {
     uint64_t fill_ns;      /* how long the segment before it took */
     uint64_t window_bytes; /* since the root's log position */
 };
+
+/* As many flushes in a row each had one record to make durable: so will the next. */
+static inline bool log_flush_expected(const struct pool_log *l)
+{
+    return l->flush_habit >= 3;
+}
 
 /* ---- streams of bulk data and nodes (bulk.c, meta.c) ---- */
 
@@ -356,7 +376,14 @@ struct vd_segref log_segref(const struct vd_logref *l);
 int log_start(struct vd_pool *p); /* fibers */
 void log_init(struct vd_pool *p);
 void log_done(struct vd_pool *p);
-void log_settle(struct vd_pool *p);   /* waits for all that is under way now. VD_YIELDS */
+void log_settle(struct vd_pool *p); /* waits for all that is under way now. VD_YIELDS */
+/* Waits until all that was acknowledged is complete, and keeps it so until log_go_on: each write is
+ * acknowledged when it is complete. VD_YIELDS */
+void log_hold(struct vd_pool *p);
+void log_go_on(struct vd_pool *p);
+/* Are these blocks of a write that was acknowledged and is not complete? Then they wait for
+ * log.settled, and if log.moves has changed by then, for another look at where they are. */
+bool log_under_way(const struct vd_pool *p, struct vd_addr at, uint64_t blocks);
 int log_flush_now(struct vd_pool *p); /* VD_YIELDS */
 int log_flush_to(struct vd_pool *p, uint64_t seq); /* VD_YIELDS */
 int log_seal(struct vd_pool *p);

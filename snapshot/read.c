@@ -146,6 +146,7 @@ static int read_aligned(struct snap_store *s, struct view_ref ref, uint64_t lba,
     while (r == 0 && lba < end) {
         struct forest_need need;
         uint64_t from = lba;
+        struct target start = t;
         c->pieces = 0;
         c->blocks = 0;
         r = batch_resolve(s, ref, c, &t, &lba, end, &need);
@@ -155,6 +156,11 @@ static int read_aligned(struct snap_store *s, struct view_ref ref, uint64_t lba,
                 r = 0;
         } else if (r == 0 && c->pieces) {
             r = pool_read(s->pool, c->piece, c->pieces);
+            if (r == -EAGAIN) { /* to where it is by now */
+                lba = from;
+                t = start;
+                r = 0;
+            }
         }
         if (r < 0)
             read_failed(ref, from, VD_MAX(lba, from + 1), r);

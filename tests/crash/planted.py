@@ -57,6 +57,10 @@ def named(pattern):
 # (plant, what is guarded, the guard)
 PLANTS = [
     ('acknowledged_early', 'a write is acknowledged when the device has it', sim()),
+    ('told_before_handed_over', 'what the host has not taken over is not acknowledged early', sim()),
+    ('flushed_under_way', 'a flush waits for what was handed over', sim()),
+    ('frozen_under_way', 'a root covers complete records only', sim()),
+    ('read_under_way', 'what was handed over is read when it is complete', sim()),
     ('acknowledged_out_of_order', 'writes are acknowledged in the order of the log', sim()),
     ('fua_ignored', 'a forced write is durable', sim()),
     ('flush_error_swallowed', 'a failed flush is never taken for done', sim()),

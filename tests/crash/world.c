@@ -59,6 +59,9 @@ void world_clone(const struct world *from, uint64_t seed, struct world *to)
     world_rooms(to);
     to->faulty = from->faulty;
     to->may_fill = from->may_fill;
+    to->gave_up = from->gave_up;
+    to->told = from->told;
+    to->handed_failed = from->handed_failed;
 }
 
 void world_fail(struct world *w, const char *fmt, ...)
@@ -98,6 +101,8 @@ int world_attach(struct world *w, unsigned flags)
     struct vd_error err = {0};
     if (world_failed(w))
         return -ECANCELED;
+    if (!w->told)
+        w->handed_failed = vd_simdisk_writes_failed(w->disk, true);
     int r = vd_simdev_open(w->disk, flags & VD_ATTACH_RDONLY ? VD_DEV_RDONLY : 0, &dev);
     if (r == 0)
         r = vd_store_attach(&dev, 1, flags, &w->store, &err);
@@ -164,6 +169,15 @@ void world_close_handles(struct world *w, const char *volume)
     }
 }
 
+static void look_whether_gave_up(struct world *w, bool failed)
+{
+    struct vd_pool *p = world_pool(w);
+    failed = failed || (p && pool_read_only(p));
+    if (failed && vd_simdisk_writes_failed(w->disk, false) > 1)
+        w->gave_up = true;
+    w->told = p && p->log.told;
+}
+
 void world_detach(struct world *w)
 {
     struct vd_error err = {0};
@@ -179,12 +193,14 @@ void world_detach(struct world *w)
         world_fail(w, "detach: %d %s", r, err.message);
     if (r < 0 && !w->error)
         w->error = r;
+    look_whether_gave_up(w, r < 0); /* it is gone: only what it said counts */
 }
 
 void world_abandon(struct world *w)
 {
     if (!w->store)
         return;
+    look_whether_gave_up(w, false);
     world_close_handles(w, NULL);
     vd_store_abandon(w->store);
     w->store = NULL;

@@ -36,6 +36,13 @@ struct world {
     bool stopped;       /* a change failed for good: no more of them */
     int error;          /* the first one */
     bool refused_space; /* a change was refused with ENOSPC */
+    /* What was acknowledged and not flushed may be lost where several writes failed, and the pool
+     * became read-only or did not close well: it has said so. */
+    bool gave_up;
+    /* And where a write fails after it was acknowledged, and the process dies before it has been
+     * written elsewhere: was there any at the end, and how many had failed at the beginning? */
+    bool told;
+    uint64_t handed_failed;
 
     /* of the last world_reopen */
     struct oracle_verdict verdict;

@@ -264,7 +264,10 @@ int world_judge(struct world *w, enum oracle_floor floor)
         world_fail(w, "check: %d %s", r, err.message);
     struct oracle_state *found = found_state(w);
     if (!world_failed(w)) {
+        if (w->gave_up || (w->told && vd_simdisk_writes_failed(w->disk, true) > w->handed_failed))
+            floor = VD_MAX(floor, ORACLE_DURABLE);
         (void)oracle_judge(w->oracle, found, floor, &w->verdict, w->why, WORLD_WHY);
+        w->gave_up = w->told = false;
     }
     if (!world_failed(w)) {
         struct oracle *next = oracle_fork(w->oracle, found);
