@@ -162,6 +162,10 @@ static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
         return space_available(p);
     int64_t spare = (int64_t)p->segs.free_backed - (int64_t)space_keep_segments(p);
     spare *= p->seg_blocks;
+    /* The cleaner has borrowed from that. What fits into the log's segment takes nothing more away,
+     * and with the next root it brings something. */
+    if (spare < 0 && op->flags & POOL_OP_RESERVE && p->segs.free_backed >= p->space.for_merge)
+        return (int64_t)p->seg_blocks - p->log.block - 2 - (int64_t)p->space.admitted;
     /* Should a root come between, there may be no dead blocks for what they were promised to. */
     if (!(op->flags & POOL_OP_RESERVE))
         spare -= HEADERS_RESERVE_BLOCKS + (int64_t)p->refill.promised;
