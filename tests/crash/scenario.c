@@ -121,9 +121,9 @@ static void discard(struct world *w)
 /* Several writers and a snapshot of what they write. */
 struct writer {
     struct world *w;
-    struct vd_group *group;
     const char *volume;
     unsigned count;
+    struct vd_group *group;
 };
 
 static void writer_main(void *arg)
@@ -133,17 +133,25 @@ static void writer_main(void *arg)
     vd_group_done(wr->group);
 }
 
-static void at_once(struct world *w)
+/* They go on until the group is done with. Opened before, so that they begin together. */
+static void writers_start(struct writer *wr, unsigned n, struct vd_group *g)
 {
-    struct vd_group g;
-    struct writer wr[4] = {{w, &g, "a", 3}, {w, &g, "a", 2}, {w, &g, "b", 3}, {w, &g, "c", 2}};
-    vd_group_init(&g);
-    for (unsigned i = 0; i < VD_ARRAY_SIZE(wr); i++) {
-        (void)world_disk(w, wr[i].volume, NULL);
-        vd_group_add(&g);
+    vd_group_init(g);
+    for (unsigned i = 0; i < n; i++)
+        (void)world_disk(wr[i].w, wr[i].volume, NULL);
+    for (unsigned i = 0; i < n; i++) {
+        wr[i].group = g;
+        vd_group_add(g);
         if (vd_fiber_spawn(vd_loop_current(), "writer", writer_main, &wr[i]) < 0)
             abort();
     }
+}
+
+static void at_once(struct world *w)
+{
+    struct vd_group g;
+    struct writer wr[] = {{w, "a", 3}, {w, "a", 2}, {w, "b", 3}, {w, "c", 2}};
+    writers_start(wr, VD_ARRAY_SIZE(wr), &g);
     (void)world_snapshot(w, "a@s5 b@s5");
     vd_group_wait(&g);
 }
@@ -293,15 +301,8 @@ static void half_dead(struct world *w)
 static void refill(struct world *w)
 {
     struct vd_group g;
-    struct writer wr[3] = {{w, &g, "a", 8}, {w, &g, "b", 6}, {w, &g, "big", 8}};
-    vd_group_init(&g);
-    for (unsigned i = 0; i < VD_ARRAY_SIZE(wr); i++)
-        (void)world_disk(w, wr[i].volume, NULL);
-    for (unsigned i = 0; i < VD_ARRAY_SIZE(wr); i++) {
-        vd_group_add(&g);
-        if (vd_fiber_spawn(vd_loop_current(), "writer", writer_main, &wr[i]) < 0)
-            abort();
-    }
+    struct writer wr[] = {{w, "a", 8}, {w, "b", 6}, {w, "big", 8}};
+    writers_start(wr, VD_ARRAY_SIZE(wr), &g);
     vd_group_wait(&g);
     (void)world_flush(w, "a");
     (void)world_snapshot(w, "a@s9");

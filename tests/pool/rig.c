@@ -41,7 +41,7 @@ void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity)
     struct vd_error err = {0};
     r->blocks = blocks;
     r->version = calloc(blocks, sizeof(*r->version));
-    r->buf = vd_alloc_aligned(256 * VD_BLOCK);
+    r->buf = vd_alloc_aligned(RIG_WRITE_MAX * VD_BLOCK);
     r->disk = vd_simdisk_new(0, capacity ? capacity : VD_MIB(256), r->seed);
     assert_int_equal(vd_simdev_open(r->disk, 0, &dev), 0);
     struct pool_format_options opt = {
@@ -51,11 +51,41 @@ void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity)
     assert_int_equal(rig_open(r, 0), 0);
 }
 
-void rig_free(struct rig *r)
+static void rig_close(struct rig *r)
 {
+    struct vd_error err = {0};
+    int res = pool_close(r->mini.pool, &err);
+    if (res < 0)
+        fprintf(stderr, "close: %d %s\n", res, err.message);
+    assert_int_equal(res, 0);
+}
+
+void rig_done(struct rig *r)
+{
+    rig_close(r);
     vd_simdisk_free(r->disk);
     free(r->version);
     free(r->buf);
+}
+
+void rig_reopen(struct rig *r, unsigned flags)
+{
+    rig_close(r);
+    assert_int_equal(rig_open(r, flags), 0);
+}
+
+void rig_crash(struct rig *r, enum vd_crash how, uint64_t seed)
+{
+    pool_abandon(r->mini.pool);
+    vd_simdisk_crash(r->disk, how, seed);
+    assert_int_equal(rig_open(r, 0), 0);
+}
+
+void rig_write(struct rig *r, uint64_t lba, uint64_t blocks, unsigned flags)
+{
+    for (uint64_t b = 0; b < blocks; b++)
+        rig_fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
+    assert_int_equal(mini_write(&r->mini, 1, lba, blocks, r->buf, flags), 0);
 }
 
 void rig_compare(struct rig *r)
@@ -85,10 +115,7 @@ void rig_write_some(struct rig *r, unsigned count, unsigned most)
             memset(&r->version[lba], 0, n * sizeof(r->version[0]));
             continue;
         }
-        for (uint64_t b = 0; b < n; b++)
-            rig_fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
-        int res = mini_write(&r->mini, 1, lba, n, r->buf, i % 5 == 0 ? POOL_OP_FUA : 0);
-        assert_int_equal(res, 0);
+        rig_write(r, lba, n, i % 5 == 0 ? POOL_OP_FUA : 0);
         if (i % 97 == 0)
             assert_int_equal(pool_flush(r->mini.pool), 0);
     }

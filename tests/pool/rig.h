@@ -24,7 +24,15 @@ void rig_fill(void *buf, uint64_t lba, uint32_t version);
 int rig_open(struct rig *r, unsigned flags);
 /* A new pool of `capacity` bytes, or one that grows; open. */
 void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity);
-void rig_free(struct rig *r);
+/* Closes the pool, and forgets it and its device. */
+void rig_done(struct rig *r);
+/* Closed and opened again. */
+void rig_reopen(struct rig *r, unsigned flags);
+/* The process dies, or the machine; opened again. */
+void rig_crash(struct rig *r, enum vd_crash how, uint64_t seed);
+/* The next version of these blocks, as one write that must not fail. */
+#define RIG_WRITE_MAX 256
+void rig_write(struct rig *r, uint64_t lba, uint64_t blocks, unsigned flags);
 /* Every block is what it should be. */
 void rig_compare(struct rig *r);
 /* Writes and zeroes of up to `most` blocks, some with FUA, some flushed. */

@@ -16,7 +16,6 @@
 static int closed_and_reopened(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, 2000, 0);
     for (int round = 0; round < 4; round++) {
         rig_write_some(r, 300, 70);
@@ -24,24 +23,20 @@ static int closed_and_reopened(void *arg)
         if (round % 2)
             assert_int_equal(pool_checkpoint(r->mini.pool), 0);
         rig_compare(r);
-        assert_int_equal(pool_close(r->mini.pool, &err), 0);
-        assert_int_equal(rig_open(r, round == 1 ? POOL_RDONLY : 0), 0);
+        rig_reopen(r, round == 1 ? POOL_RDONLY : 0);
         rig_compare(r);
         rig_check(r);
         if (round == 1) {
-            assert_int_equal(pool_close(r->mini.pool, &err), 0);
-            assert_int_equal(rig_open(r, 0), 0);
+            rig_reopen(r, 0);
         }
     }
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
 static int killed_and_reopened(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, 1500, 0);
     for (int round = 0; round < 20; round++) {
         rig_write_some(r, 120, 40);
@@ -50,14 +45,11 @@ static int killed_and_reopened(void *arg)
         bool power = round % 2;
         if (power)
             assert_int_equal(pool_flush(r->mini.pool), 0);
-        pool_abandon(r->mini.pool);
-        vd_simdisk_crash(r->disk, power ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed + round);
-        assert_int_equal(rig_open(r, 0), 0);
+        rig_crash(r, power ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed + round);
         rig_compare(r);
         rig_check(r);
     }
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -66,37 +58,29 @@ static int killed_and_reopened(void *arg)
 static int flushed_after_each_write(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, 64, 0);
     uint64_t before = 0;
     for (uint64_t i = 0; i < 40; i++) {
         if (i == 8)
             before = r->mini.pool->dev->stats.flushes;
-        rig_fill(r->buf, i, ++r->version[i]);
-        assert_int_equal(mini_write(&r->mini, 1, i, 1, r->buf, 0), 0);
+        rig_write(r, i, 1, 0);
         assert_int_equal(pool_flush(r->mini.pool), 0);
     }
     assert_int_equal(r->mini.pool->dev->stats.flushes, before);
     /* Once the habit is given up, a flush is one again. */
-    for (uint64_t i = 40; i < 44; i++) {
-        rig_fill(r->buf, i, ++r->version[i]);
-        assert_int_equal(mini_write(&r->mini, 1, i, 1, r->buf, 0), 0);
-    }
+    for (uint64_t i = 40; i < 44; i++)
+        rig_write(r, i, 1, 0);
     assert_int_equal(pool_flush(r->mini.pool), 0);
     assert_true(r->mini.pool->dev->stats.flushes > before);
-    pool_abandon(r->mini.pool);
-    vd_simdisk_crash(r->disk, VD_CRASH_POWER, r->seed);
-    assert_int_equal(rig_open(r, 0), 0);
+    rig_crash(r, VD_CRASH_POWER, r->seed);
     rig_compare(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
 static int fixed_working_set_converges(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, 4096, 0); /* 16 MiB rewritten 30 times over */
     for (int round = 0; round < 30; round++)
         rig_write_some(r, 1000, 8);
@@ -110,8 +94,7 @@ static int fixed_working_set_converges(void *arg)
     assert_true(used <= 16 * 5 / 4 + 64);
     rig_compare(r);
     rig_check(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -119,14 +102,10 @@ static int fixed_working_set_converges(void *arg)
 static int trims_give_space_back(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     struct pool_info full, empty;
     rig_make(r, 16384, 0);
-    for (uint64_t lba = 0; lba < r->blocks; lba += 64) {
-        for (uint64_t b = 0; b < 64; b++)
-            rig_fill((uint8_t *)r->buf + b * VD_BLOCK, lba + b, ++r->version[lba + b]);
-        assert_int_equal(mini_write(&r->mini, 1, lba, 64, r->buf, 0), 0);
-    }
+    for (uint64_t lba = 0; lba < r->blocks; lba += 64)
+        rig_write(r, lba, 64, 0);
     pool_info(r->mini.pool, &full);
     for (uint64_t lba = 0; lba < r->blocks; lba += 1024)
         assert_int_equal(mini_zero(&r->mini, 1, lba, 1024), 0);
@@ -137,8 +116,7 @@ static int trims_give_space_back(void *arg)
     assert_true(full.segments - full.free_segments >= 64);
     assert_true(used <= 16);
     rig_compare(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -169,15 +147,12 @@ static void overwrite(void *arg)
 static int full_volume_is_overwritten(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     enum { WRITERS = 24 };
     struct overwriter o[WRITERS];
     struct vd_group group;
     rig_make(r, 12288, VD_MIB(48 + 24));
-    for (uint64_t lba = 0; lba < r->blocks; lba++) {
-        rig_fill(r->buf, lba, ++r->version[lba]);
-        assert_int_equal(mini_write(&r->mini, 1, lba, 1, r->buf, 0), 0);
-    }
+    for (uint64_t lba = 0; lba < r->blocks; lba++)
+        rig_write(r, lba, 1, 0);
     vd_group_init(&group);
     for (unsigned i = 0; i < WRITERS; i++) {
         uint64_t part = r->blocks / WRITERS;
@@ -190,15 +165,13 @@ static int full_volume_is_overwritten(void *arg)
     rig_check(r);
     for (unsigned i = 0; i < WRITERS; i++)
         free(o[i].buf);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
 static int full_pool_refuses_and_recovers(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, 16384, VD_MIB(48)); /* 64 MiB of volume in 48 MiB of pool */
     uint64_t lba = 0;
     int res = 0;
@@ -214,9 +187,7 @@ static int full_pool_refuses_and_recovers(void *arg)
     assert_int_equal(res, -ENOSPC);
     assert_true(lba > 16384 / 4);
     rig_compare(r);
-    pool_abandon(r->mini.pool);
-    vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
-    assert_int_equal(rig_open(r, 0), 0);
+    rig_crash(r, VD_CRASH_PROCESS, r->seed);
     rig_compare(r);
     for (uint64_t i = 0; i < lba / 2; i += 64) {
         assert_int_equal(mini_zero(&r->mini, 1, i, 64), 0);
@@ -231,8 +202,7 @@ static int full_pool_refuses_and_recovers(void *arg)
     r->blocks = all;
     rig_compare(r);
     rig_check(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 

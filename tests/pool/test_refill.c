@@ -17,29 +17,22 @@
 #define BLOCKS 8192 /* 32 MiB in a pool of 64 */
 #define CAPACITY VD_MIB(64)
 
-static void write_one(struct rig *r, uint64_t lba)
-{
-    rig_fill(r->buf, lba, ++r->version[lba]);
-    assert_int_equal(mini_write(&r->mini, 1, lba, 1, r->buf, 0), 0);
-}
-
 /* A full volume, written at random until `blocks` of it have been refilled. */
 static void refill(struct rig *r, uint64_t blocks)
 {
     struct vd_rng *rng = vd_loop_rng(vd_loop_current());
     uint64_t until = r->mini.pool->stats.refilled + blocks;
     for (uint64_t lba = 0; lba < r->blocks && r->version[lba] == 0; lba++)
-        write_one(r, lba);
+        rig_write(r, lba, 1, 0);
     for (unsigned i = 0; r->mini.pool->stats.refilled < until; i++) {
         assert_true(i < 100 * BLOCKS);
-        write_one(r, vd_rng_below(rng, r->blocks));
+        rig_write(r, vd_rng_below(rng, r->blocks), 1, 0);
     }
 }
 
 static int refills(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, BLOCKS, CAPACITY);
     refill(r, 2 * BLOCKS);
     rig_compare(r);
@@ -53,12 +46,10 @@ static int refills(void *arg)
     moved = r->mini.pool->stats.written[VD_STREAM_CLEAN] - moved;
     assert_true(moved < guest);
     rig_compare(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    assert_int_equal(rig_open(r, 0), 0);
+    rig_reopen(r, 0);
     rig_compare(r);
     rig_check(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -75,16 +66,13 @@ static unsigned stuck(const struct vd_pool *p)
 static int moved_after_crashes(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     struct vd_rng *rng = vd_loop_rng(vd_loop_current());
     rig_make(r, BLOCKS, CAPACITY);
     for (unsigned round = 0; round < 6; round++) {
         refill(r, 200 + vd_rng_below(rng, 2 * BLOCKS));
         if (round % 3 == 1)
             assert_int_equal(pool_flush(r->mini.pool), 0);
-        pool_abandon(r->mini.pool);
-        vd_simdisk_crash(r->disk, round % 3 == 1 ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed);
-        assert_int_equal(rig_open(r, 0), 0);
+        rig_crash(r, round % 3 == 1 ? VD_CRASH_POWER : VD_CRASH_PROCESS, r->seed);
         assert_int_equal(pool_checkpoint(r->mini.pool), 0);
         for (int batch = 0; batch < 40 && cleaner_batch(r->mini.pool, true) > 0; batch++)
             ;
@@ -92,8 +80,7 @@ static int moved_after_crashes(void *arg)
         rig_compare(r);
         rig_check(r);
     }
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -107,7 +94,6 @@ static void pin_all(struct vd_pool *p, int by)
 static int readers_hold_blocks(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     rig_make(r, BLOCKS, CAPACITY);
     refill(r, 100);
     /* What was made ready before is nobody's any more, then nothing can be made ready. */
@@ -115,13 +101,12 @@ static int readers_hold_blocks(void *arg)
     pin_all(r->mini.pool, 1);
     uint64_t before = r->mini.pool->stats.refilled;
     for (uint64_t lba = 0; lba < 50; lba++)
-        write_one(r, lba);
+        rig_write(r, lba, 1, 0);
     assert_int_equal(r->mini.pool->stats.refilled, before);
     pin_all(r->mini.pool, -1);
     refill(r, 100);
     rig_compare(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -129,25 +114,21 @@ static int readers_hold_blocks(void *arg)
 static int places_that_fail(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     struct vd_rng *rng = vd_loop_rng(vd_loop_current());
     rig_make(r, BLOCKS, CAPACITY);
     refill(r, 100);
     for (unsigned i = 0; i < 12; i++) {
         vd_simdisk_fault(r->disk, VD_FAULT_WRITE_EIO, 1 + vd_rng_below(rng, 2), false);
-        write_one(r, vd_rng_below(rng, r->blocks));
+        rig_write(r, vd_rng_below(rng, r->blocks), 1, 0);
         vd_simdisk_clear_faults(r->disk);
         refill(r, 20);
         assert_false(pool_read_only(r->mini.pool));
     }
     rig_compare(r);
-    pool_abandon(r->mini.pool);
-    vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
-    assert_int_equal(rig_open(r, 0), 0);
+    rig_crash(r, VD_CRASH_PROCESS, r->seed);
     rig_compare(r);
     rig_check(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
@@ -182,7 +163,6 @@ static void write_on(void *arg)
 static int one_failure_among_many(void *arg)
 {
     struct rig *r = arg;
-    struct vd_error err = {0};
     enum { WRITERS = 34 };
     static struct writer w[WRITERS];
     struct vd_group group;
@@ -210,13 +190,10 @@ static int one_failure_among_many(void *arg)
         w[i].stop = true;
     vd_group_wait(&group);
     rig_compare(r);
-    pool_abandon(r->mini.pool);
-    vd_simdisk_crash(r->disk, VD_CRASH_PROCESS, r->seed);
-    assert_int_equal(rig_open(r, 0), 0);
+    rig_crash(r, VD_CRASH_PROCESS, r->seed);
     rig_compare(r);
     rig_check(r);
-    assert_int_equal(pool_close(r->mini.pool, &err), 0);
-    rig_free(r);
+    rig_done(r);
     return 0;
 }
 
