@@ -34,14 +34,16 @@
 
 static enum vd_loop_backend run_backend = VD_LOOP_SIM;
 
-/* Takes the back end from the command line; leaves with meson's "skipped" if it is not to be had.
- */
+/* Takes the back end from the command line, or a pattern of tests to be run on the simulated one;
+ * leaves with meson's "skipped" if the back end is not to be had. */
 static inline void run_args(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "sim";
     run_backend = strcmp(name, "uring") == 0   ? VD_LOOP_URING
                   : strcmp(name, "epoll") == 0 ? VD_LOOP_EPOLL
                                                : VD_LOOP_SIM;
+    if (run_backend == VD_LOOP_SIM && strcmp(name, "sim") != 0)
+        cmocka_set_test_filter(name);
     struct vd_loop *loop;
     if (vd_loop_new(run_backend, 1, &loop) < 0)
         exit(77);

@@ -497,7 +497,7 @@ static void a_server_that_cannot_start_leaves_nothing(void **state)
     assert_int_equal(vd_fiber_main(VD_LOOP_AUTO, 1, start_run, NULL), 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flags_and_errors_pass_through),
@@ -511,5 +511,7 @@ int main(void)
         cmocka_unit_test(changes_of_the_disk_are_noticed),
         cmocka_unit_test(a_server_that_cannot_start_leaves_nothing),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

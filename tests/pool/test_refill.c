@@ -227,7 +227,7 @@ static void log_line(void *arg, enum vd_log_level level, const char *message)
     fprintf(stderr, "  log: %s\n", message);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     vd_log_set_sink(log_line, NULL, VD_LOG_WARNING);
     const struct CMUnitTest tests[] = {
@@ -237,5 +237,7 @@ int main(void)
         cmocka_unit_test(a_dead_block_that_cannot_be_written_costs_nothing),
         cmocka_unit_test(one_failed_write_among_many_costs_nothing),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
