@@ -27,10 +27,17 @@ struct sparse_header {
     le64_t capacity, grain, descriptor_off, descriptor_len;
 };
 
+/* NULL behind the last line. */
+static const char *line_after(const char *at)
+{
+    const char *end = strchr(at, '\n');
+    return end ? end + 1 : NULL;
+}
+
 /* The text after `key` (which ends in '=') in a descriptor, without quotes; false when absent. */
 static bool text_value(const char *text, const char *key, char *ret, size_t len)
 {
-    for (const char *at = text; at && *at; at = strchr(at, '\n'), at += at != NULL) {
+    for (const char *at = text; at && *at; at = line_after(at)) {
         if (strncasecmp(at, key, strlen(key)) != 0)
             continue;
         at += strlen(key);
@@ -194,7 +201,7 @@ static int own_descriptor(struct vd_graph *g, int node, const char *text, struct
     if (!out)
         return vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     int r = descriptor_head(g, file, text, out, err);
-    for (const char *at = text; r == 0 && at && *at; at = strchr(at, '\n'), at += at != NULL)
+    for (const char *at = text; r == 0 && at && *at; at = line_after(at))
         if (strncmp(at, "RW ", 3) == 0)
             r = extent_line(g, file, at, out, err);
     /* Where the file's own lines end others have their geometry; a reader of content needs none. */
