@@ -7,6 +7,7 @@
 #include "format/format.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -16,6 +17,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static inline void fuzz_equal(const void *a, const void *b, size_t len)
 {
     fuzz_check(memcmp(a, b, len) == 0);
+}
+
+/* Where to put what a target has to read from a file. */
+static inline const char *fuzz_tmp(void)
+{
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 }
 
 /* The input as one 4096-byte structure, zero-padded. */
