@@ -627,7 +627,6 @@ static int segment_reserve(struct vd_pool *p, struct vd_logref *to, bool *filled
     if (*filled) {
         *to = ref;
     } else if (r == 0) {
-        seg_close(p, ref.seg);
         seg_release(p, ref.seg);
     }
     return r;

@@ -254,6 +254,7 @@ static int release_emptied(struct vd_pool *p)
 static int pool_start(struct vd_pool *p, struct vd_error *err)
 {
     uint64_t before = VD_MAX(p->label.incarnation, p->root.incarnation);
+    segs_ask_host(p);
     int r = head_heal_root(p);
     if (r == 0)
         r = replay_tail_rewrite(p);

@@ -348,6 +348,8 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret);
 /* Writes an open segment that nothing was written to once over, if it never was. Best effort.
  * VD_YIELDS */
 void seg_warm(struct vd_pool *p, uint32_t seg);
+/* Which segments are warm, and which free ones backed, by what the host says. */
+void segs_ask_host(struct vd_pool *p);
 void seg_close(struct vd_pool *p, uint32_t seg);
 /* Would a root at `seq` forget this segment? Uses live + delta. */
 bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq);

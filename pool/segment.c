@@ -61,6 +61,23 @@ void segs_recount(struct vd_pool *p)
     s->low_hint = 0;
 }
 
+/* A table says what was true when its root was written. Since then segments may have been given
+ * back to the host, and others written; the host knows. */
+void segs_ask_host(struct vd_pool *p)
+{
+    struct pool_segments *s = &p->segs;
+    uint64_t unwritten = 0; /* the first byte, as far as is known */
+    for (uint32_t i = 0; i < s->count; i++) {
+        uint64_t off = seg_off(p, i);
+        if (unwritten <= off)
+            unwritten = vd_dev_unwritten(p->dev, off);
+        s->v[i].warm = off + p->chunk_size <= unwritten;
+        if (s->v[i].state == VD_SEG_FREE)
+            s->v[i].backed = s->v[i].warm;
+    }
+    segs_recount(p);
+}
+
 /* Is this an address of data or nodes: inside a segment in use? For what comes from disk (I6). */
 bool seg_valid(const struct vd_pool *p, struct vd_addr a, uint64_t blocks)
 {
@@ -257,6 +274,7 @@ void seg_close(struct vd_pool *p, uint32_t seg)
 {
     assert(p->segs.v[seg].state == VD_SEG_OPEN);
     p->segs.v[seg].state = VD_SEG_CLOSED;
+    p->segs.v[seg].warm = true; /* its stream has filled it, or is about to end */
 }
 
 bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq)
@@ -277,7 +295,7 @@ void seg_release(struct vd_pool *p, uint32_t seg)
     *s = (struct pool_seg){
         .state = VD_SEG_FREE,
         .map = s->map,
-        .warm = true,
+        .warm = s->warm,
         .backed = true,
         .live = s->live,
         .delta = s->delta,

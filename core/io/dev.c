@@ -78,17 +78,19 @@ bool vd_dev_begin(struct vd_dev *dev, struct vd_io_batch *batch)
     assert(batch->n > 0 && batch->n <= VD_IO_BATCH_MAX);
     for (int i = 0; i < batch->n; i++)
         assert(batch->ios[i].op == VD_IO_WRITE && !(batch->ios[i].flags & VD_IO_CACHED));
-    return dev->ops->begin && ios_admit(dev, batch->ios, batch->n) == 0 &&
-           dev->ops->begin(dev, batch);
+    batch->refused = ios_admit(dev, batch->ios, batch->n);
+    return dev->ops->begin && batch->refused == 0 && dev->ops->begin(dev, batch);
 }
 
 int vd_dev_end(struct vd_dev *dev, struct vd_io_batch *batch)
 {
     int failed = 0;
+    if (batch->refused < 0)
+        return batch->refused;
     if (dev->ops->end)
         dev->ops->end(dev, batch);
     if (batch->begun < batch->n)
-        failed = vd_dev_io(dev, batch->ios + batch->begun, batch->n - batch->begun);
+        failed = dev->ops->io(dev, batch->ios + batch->begun, batch->n - batch->begun);
     for (int i = batch->begun; i-- > 0;)
         failed = batch->ios[i].res < 0 ? batch->ios[i].res : failed;
     return failed;
@@ -146,6 +148,11 @@ int vd_dev_truncate(struct vd_dev *dev, uint64_t size)
     if (!range_ok(size, 0))
         return -EINVAL;
     return dev->read_only ? -EROFS : dev->ops->truncate(dev, size);
+}
+
+uint64_t vd_dev_unwritten(struct vd_dev *dev, uint64_t off)
+{
+    return dev->ops->unwritten ? dev->ops->unwritten(dev, off) : UINT64_MAX;
 }
 
 void vd_dev_info(struct vd_dev *dev, struct vd_dev_info *ret)

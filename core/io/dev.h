@@ -44,6 +44,7 @@ struct vd_io_batch {
     struct vd_io *ios; /* stays, with all memory it names, until vd_dev_end */
     int n;             /* at most VD_IO_BATCH_MAX */
     /* the device's: */
+    int refused; /* 0 or why none of it may be written */
     int begun, pending;
     void *priv;
 };
@@ -66,6 +67,11 @@ int vd_dev_allocate(struct vd_dev *dev, uint64_t off, uint64_t len);
 int vd_dev_punch(struct vd_dev *dev, uint64_t off, uint64_t len);
 /* Cuts the device at `size`; -EOPNOTSUPP for a block device. VD_YIELDS */
 int vd_dev_truncate(struct vd_dev *dev, uint64_t size);
+
+/* The first byte at or after `off` that was not written since the host gave it space, or for which
+ * it has given none: to write there costs it metadata. UINT64_MAX where there is none up to the
+ * device's end, and where the host cannot tell. Does not suspend. */
+uint64_t vd_dev_unwritten(struct vd_dev *dev, uint64_t off);
 
 struct vd_dev_info {
     uint64_t size;      /* bytes now */
@@ -106,6 +112,7 @@ struct vd_dev_ops {
     int (*allocate)(struct vd_dev *dev, uint64_t off, uint64_t len);
     int (*punch)(struct vd_dev *dev, uint64_t off, uint64_t len);
     int (*truncate)(struct vd_dev *dev, uint64_t size);
+    uint64_t (*unwritten)(struct vd_dev *dev, uint64_t off); /* NULL: it cannot tell */
     void (*info)(struct vd_dev *dev, struct vd_dev_info *ret);
     void (*close)(struct vd_dev *dev);
 };

@@ -59,9 +59,12 @@ void dev_aio_begin(struct dev_aio *aio, int fd, struct vd_io_batch *batch)
         r = syscall(SYS_io_submit, (aio_context_t)aio->ctx, (long)batch->n, list);
     while (r < 0 && errno == EINTR);
     batch->begun = batch->pending = r > 0 ? (int)r : 0;
+    if (!batch->begun) { /* the queue is full, perhaps */
+        free(cb);
+        return;
+    }
     batch->priv = cb;
-    vd_loop_current()->handed += (unsigned)batch->begun;
-    vd_loop_current()->handed_lately = true;
+    vd_loop_current()->answered_lately = true;
 }
 
 static void aio_reap(struct dev_aio *aio)
@@ -80,7 +83,6 @@ static void aio_reap(struct dev_aio *aio)
             batch->ios[cb - (const struct iocb *)batch->priv].res = (int)events[i].res;
             batch->pending--;
         }
-        vd_loop_current()->handed -= n > 0 ? (unsigned)n : 0;
         vd_loop_current()->stats.io += n > 0 ? (uint64_t)n : 0;
     } while (n == AIO_REAP || (n < 0 && errno == EINTR));
 }

@@ -180,10 +180,10 @@ static int file_io(struct vd_dev *dev, struct vd_io *ios, int n)
     const struct file_dev *f = file_of(dev);
     struct vd_loop *loop = vd_loop_current();
     int failed = 0;
-    if (all_cached(ios, n) && dev_cached_write(&file_of(dev)->cached, ios, n)) {
+    if (all_cached(ios, n) && !f->allocating && dev_cached_write(&file_of(dev)->cached, ios, n)) {
         for (int i = 0; i < n; i++)
             ios[i].res = 0;
-        loop->handed_lately = true;
+        loop->answered_lately = true;
         return 0;
     }
     for (int done = 0; done < n;)
@@ -292,6 +292,20 @@ static int file_truncate(struct vd_dev *dev, uint64_t size)
     return errno_close(vd_offload(truncate_call, &c));
 }
 
+/* File systems call a hole what reads as zeroes without their reading it: also what is allocated
+ * and was never written. The end of the file is one to them, too. */
+static uint64_t file_unwritten(struct vd_dev *dev, uint64_t off)
+{
+    const struct file_dev *f = file_of(dev);
+    struct stat st;
+    if (f->is_block || fstat(f->fd, &st) < 0)
+        return UINT64_MAX;
+    if (off >= (uint64_t)st.st_size)
+        return off;
+    off_t hole = lseek(f->fd, (off_t)off, SEEK_HOLE);
+    return hole < 0 ? UINT64_MAX : (uint64_t)hole;
+}
+
 static void file_info(struct vd_dev *dev, struct vd_dev_info *ret)
 {
     const struct file_dev *f = file_of(dev);
@@ -332,6 +346,7 @@ static const struct vd_dev_ops file_dev_ops = {
     .allocate = file_allocate,
     .punch = file_punch,
     .truncate = file_truncate,
+    .unwritten = file_unwritten,
     .info = file_info,
     .close = file_close,
 };

@@ -446,6 +446,14 @@ static int sim_truncate(struct vd_dev *dev, uint64_t size)
     return sim_single(dev, SIM_OP_CHANGE, simdisk_record_new(kind, size, 0), NO_FAULT);
 }
 
+static uint64_t sim_unwritten(struct vd_dev *dev, uint64_t off)
+{
+    const struct vd_simdisk *disk = sim_of(dev)->disk;
+    while (off < disk->size && simdisk_has(disk, off, VD_BLOCK))
+        off += VD_BLOCK;
+    return off;
+}
+
 static void sim_info(struct vd_dev *dev, struct vd_dev_info *ret)
 {
     const struct vd_simdisk *disk = sim_of(dev)->disk;
@@ -475,6 +483,7 @@ static const struct vd_dev_ops sim_dev_ops = {
     .allocate = sim_allocate,
     .punch = sim_punch,
     .truncate = sim_truncate,
+    .unwritten = sim_unwritten,
     .info = sim_info,
     .close = sim_close,
 };

@@ -217,6 +217,11 @@ static int space_body(void *arg)
         vd_dev_info(dev, &info);
         CHECK_IS(info.size, VD_MIB(2));
         CHECK(info.allocated >= VD_MIB(2));
+        CHECK_IS(vd_dev_unwritten(dev, 0), VD_BLOCK);
+        CHECK_IS(vd_dev_write(dev, VD_BLOCK, buf, VD_BLOCK), 0);
+        CHECK_IS(vd_dev_unwritten(dev, 0), 2 * VD_BLOCK);
+        CHECK_IS(vd_dev_unwritten(dev, VD_MIB(1)), VD_MIB(1));
+        CHECK_IS(vd_dev_unwritten(dev, VD_MIB(4)), VD_MIB(4));
         uint8_t *in = vd_alloc_aligned(VD_BLOCK);
         CHECK_IS(vd_dev_read(dev, 0, in, VD_BLOCK), 0);
         CHECK(memcmp(in, buf, VD_BLOCK) == 0);
