@@ -54,6 +54,9 @@ VDISK_API int vdisk_is_read_only(struct vdisk *d);
  * process when it returns, and durable after a later vdisk_flush. */
 VDISK_API int vdisk_pread(struct vdisk *d, void *buf, size_t len, uint64_t off);
 VDISK_API int vdisk_pwrite(struct vdisk *d, const void *buf, size_t len, uint64_t off);
+/* Durable when it returns ("force unit access"): dearer than vdisk_pwrite, cheaper than a flush
+ * after it. */
+VDISK_API int vdisk_pwrite_fua(struct vdisk *d, const void *buf, size_t len, uint64_t off);
 VDISK_API int vdisk_zero(struct vdisk *d, uint64_t len, uint64_t off);
 VDISK_API int vdisk_discard(struct vdisk *d, uint64_t len, uint64_t off);
 VDISK_API int vdisk_flush(struct vdisk *d);

@@ -12,7 +12,10 @@
 #include "server/target.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
 #include <vdisk.h>
 
 struct vdisk {
@@ -25,7 +28,9 @@ struct vdisk {
     struct vd_owner *owner;
     struct vd_disk *disk;
     struct vd_waitq stop;
-    bool stopping; /* on the loop's thread */
+    bool stopping;             /* on the loop's thread */
+    atomic_uint requests;      /* under way */
+    _Atomic uint64_t watch_ns; /* how long a lone caller watches for its answer before it sleeps */
     unsigned flags;
     struct vd_target_ref ref;
     char *path;
@@ -253,9 +258,10 @@ struct request {
     enum request_kind kind;
     void *buf;
     uint64_t len, off;
+    unsigned flags;
     int res;
-    bool done;
     struct vd_disk_info info;
+    sem_t done;
 };
 
 static int request_run(struct request *q)
@@ -264,7 +270,7 @@ static int request_run(struct request *q)
     case REQUEST_READ:
         return vd_disk_read(q->d->disk, q->off, q->buf, q->len);
     case REQUEST_WRITE:
-        return vd_disk_write(q->d->disk, q->off, q->buf, q->len, 0);
+        return vd_disk_write(q->d->disk, q->off, q->buf, q->len, q->flags);
     case REQUEST_ZERO:
         return vd_disk_zero(q->d->disk, q->off, q->len, 0);
     case REQUEST_DISCARD:
@@ -281,25 +287,21 @@ static int request_run(struct request *q)
 static void request_posted(void *arg)
 {
     struct request *q = arg;
-    struct vdisk *d = q->d;
-    int r = request_run(q);
-    pthread_mutex_lock(&d->lock);
-    q->res = r;
-    q->done = true; /* from here on q is its caller's again */
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
+    q->res = request_run(q);
+    sem_post(&q->done); /* from here on q is its caller's again */
 }
 
 static int request_wait(struct request *q)
 {
-    int r = vd_loop_post(q->d->loop, request_posted, q);
-    if (r < 0)
-        return r;
-    pthread_mutex_lock(&q->d->lock);
-    while (!q->done)
-        pthread_cond_wait(&q->d->changed, &q->d->lock);
-    pthread_mutex_unlock(&q->d->lock);
-    return q->res;
+    struct vdisk *d = q->d;
+    sem_init(&q->done, 0, 0);
+    atomic_fetch_add(&d->requests, 1);
+    int r = vd_loop_post(d->loop, request_posted, q);
+    while (r == 0 && sem_wait(&q->done) < 0) /* a signal's handler ran */
+        ;
+    atomic_fetch_sub(&d->requests, 1);
+    sem_destroy(&q->done);
+    return r < 0 ? r : q->res;
 }
 
 uint64_t vdisk_size(struct vdisk *d)
@@ -324,6 +326,17 @@ int vdisk_pwrite(struct vdisk *d, const void *buf, size_t len, uint64_t off)
 {
     struct request q = {
         .d = d, .kind = REQUEST_WRITE, .buf = (void *)(uintptr_t)buf, .len = len, .off = off};
+    return request_wait(&q);
+}
+
+int vdisk_pwrite_fua(struct vdisk *d, const void *buf, size_t len, uint64_t off)
+{
+    struct request q = {.d = d,
+                        .kind = REQUEST_WRITE,
+                        .buf = (void *)(uintptr_t)buf,
+                        .len = len,
+                        .off = off,
+                        .flags = VD_DISK_FUA};
     return request_wait(&q);
 }
 

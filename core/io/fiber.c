@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fibers: their stacks, their states, and what suspends and wakes them. All of it on the loop's
- * thread, except that fiber_new without a set may be called anywhere.
+ * thread, except that fiber_new may be called by whoever has the stacks that it is given.
  *
  * Invariants:
  *  F1 a fiber is on the ready list, or the list of those who yielded, exactly while its state is
@@ -38,7 +38,7 @@ void fiber_set_init(struct fiber_set *set)
     vd_list_init(&set->ready);
     vd_list_init(&set->yielded);
     vd_list_init(&set->all);
-    vd_list_init(&set->cached);
+    fiber_stacks_init(&set->cached);
 }
 
 /* ---- stacks ---- */
@@ -100,7 +100,7 @@ size_t fiber_high_water(const struct fiber_set *set)
         size_t used = stack_used(vd_container_of(it, struct vd_fiber, all));
         most = VD_MAX(most, used);
     }
-    vd_list_each (it, &set->cached) {
+    vd_list_each (it, &set->cached.fibers) {
         size_t used = stack_used(vd_container_of(it, struct vd_fiber, all));
         most = VD_MAX(most, used);
     }
@@ -109,7 +109,7 @@ size_t fiber_high_water(const struct fiber_set *set)
 
 void fiber_set_done(struct fiber_set *set)
 {
-    struct vd_list *heads[] = {&set->all, &set->cached};
+    struct vd_list *heads[] = {&set->all, &set->cached.fibers};
     for (size_t i = 0; i < VD_ARRAY_SIZE(heads); i++) {
         struct vd_list *it;
         while ((it = vd_list_pop(heads[i]))) {
@@ -123,13 +123,26 @@ void fiber_set_done(struct fiber_set *set)
 
 /* ---- life ---- */
 
-struct vd_fiber *fiber_new(struct fiber_set *set, const char *name, void (*fn)(void *), void *arg)
+void fiber_stacks_init(struct fiber_stacks *stacks)
+{
+    vd_list_init(&stacks->fibers);
+    stacks->count = 0;
+}
+
+void fiber_stacks_lend(struct fiber_stacks *from, struct fiber_stacks *to, unsigned most)
+{
+    for (; from->count && to->count < most; from->count--, to->count++)
+        vd_list_push_front(&to->fibers, vd_list_pop(&from->fibers));
+}
+
+struct vd_fiber *fiber_new(struct fiber_stacks *stacks, const char *name, void (*fn)(void *),
+                           void *arg)
 {
     struct vd_fiber *f;
-    struct vd_list *cached = set ? vd_list_pop(&set->cached) : NULL;
+    struct vd_list *cached = vd_list_pop(&stacks->fibers);
     if (cached) {
         f = vd_container_of(cached, struct vd_fiber, all);
-        set->cached_count--;
+        stacks->count--;
     } else {
         f = fiber_map();
         if (!f)
@@ -160,9 +173,9 @@ static void fiber_end(struct vd_loop *loop, struct vd_fiber *f)
     set->count--;
     vd_list_remove(&f->all);
     fiber_ctx_drop(&f->ctx);
-    if (set->cached_count < STACKS_CACHED_MAX) {
-        vd_list_push_front(&set->cached, &f->all); /* the warmest is taken first */
-        set->cached_count++;
+    if (set->cached.count < STACKS_CACHED_MAX) {
+        vd_list_push_front(&set->cached.fibers, &f->all); /* the warmest is taken first */
+        set->cached.count++;
     } else {
         fiber_unmap(set, f);
     }
@@ -176,7 +189,7 @@ void fiber_discard(struct fiber_set *set, struct vd_fiber *f)
 
 int vd_fiber_spawn(struct vd_loop *loop, const char *name, void (*fn)(void *arg), void *arg)
 {
-    struct vd_fiber *f = fiber_new(&loop->fibers, name, fn, arg);
+    struct vd_fiber *f = fiber_new(&loop->fibers.cached, name, fn, arg);
     if (!f)
         return -ENOMEM;
     fiber_start(loop, f);

@@ -11,10 +11,13 @@
 
 #include "core/base/log.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#define POST_STACKS 32u /* kept at hand for other threads */
 
 __thread struct vd_loop *loop_this_thread;
 
@@ -37,6 +40,7 @@ static int loop_make(const struct loop_ops *ops, enum vd_loop_backend backend, u
     loop->backend = backend;
     fiber_set_init(&loop->fibers);
     vd_list_init(&loop->inbox);
+    fiber_stacks_init(&loop->stacks);
     vd_list_init(&loop->signal_waits);
     pthread_mutex_init(&loop->inbox_lock, NULL);
     if (!seed && backend != VD_LOOP_SIM)
@@ -98,6 +102,7 @@ void vd_loop_free(struct vd_loop *loop)
         struct loop_msg *msg = vd_container_of(it, struct loop_msg, link);
         fiber_discard(&loop->fibers, vd_container_of(msg, struct vd_fiber, msg));
     }
+    fiber_stacks_lend(&loop->stacks, &loop->fibers.cached, UINT_MAX);
     fiber_set_done(&loop->fibers);
     while (loop->spare_ops) {
         struct loop_op *op = loop->spare_ops;
@@ -131,6 +136,7 @@ static void inbox_deliver(struct vd_loop *loop)
     pthread_mutex_lock(&loop->inbox_lock);
     atomic_store(&loop->inbox_full, false);
     vd_list_push_all(&batch, &loop->inbox);
+    fiber_stacks_lend(&loop->fibers.cached, &loop->stacks, POST_STACKS);
     pthread_mutex_unlock(&loop->inbox_lock);
     while ((it = vd_list_pop(&batch))) {
         struct loop_msg *msg = vd_container_of(it, struct loop_msg, link);
@@ -141,12 +147,15 @@ static void inbox_deliver(struct vd_loop *loop)
 static void post_arrived(struct vd_loop *loop, struct loop_msg *msg)
 {
     fiber_start(loop, vd_container_of(msg, struct vd_fiber, msg));
+    loop->answered_lately = true; /* or soon: its sender waits for it, and goes on then */
 }
 
 int vd_loop_post(struct vd_loop *loop, void (*fn)(void *arg), void *arg)
 {
-    /* Made here, so that a lack of memory is known here; the loop's cache of stacks is its own. */
-    struct vd_fiber *f = fiber_new(NULL, "post", fn, arg);
+    /* Made here, so that a lack of memory is known here. */
+    pthread_mutex_lock(&loop->inbox_lock);
+    struct vd_fiber *f = fiber_new(&loop->stacks, "post", fn, arg);
+    pthread_mutex_unlock(&loop->inbox_lock);
     if (!f)
         return -ENOMEM;
     f->msg.fn = post_arrived;

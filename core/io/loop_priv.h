@@ -163,9 +163,19 @@ struct vd_fiber {
     struct fiber_ctx ctx;
 };
 
+/* Stacks kept for fibers to come. */
+struct fiber_stacks {
+    struct vd_list fibers;
+    unsigned count;
+};
+void fiber_stacks_init(struct fiber_stacks *stacks);
+/* Moves some, while there are any, until `to` has `most`. */
+void fiber_stacks_lend(struct fiber_stacks *from, struct fiber_stacks *to, unsigned most);
+
 struct fiber_set {
-    struct vd_list ready, yielded, all, cached;
-    unsigned count, cached_count;
+    struct vd_list ready, yielded, all;
+    struct fiber_stacks cached;
+    unsigned count;
     size_t high_water; /* of stacks already unmapped */
     struct vd_fiber *current;
     struct fiber_ctx scheduler;
@@ -173,8 +183,9 @@ struct fiber_set {
 void fiber_set_init(struct fiber_set *set);
 /* Unmaps everything; fibers that are left are dropped where they stand. */
 void fiber_set_done(struct fiber_set *set);
-/* A fiber not yet known to the loop; may be called from any thread if `set` is NULL. */
-struct vd_fiber *fiber_new(struct fiber_set *set, const char *name, void (*fn)(void *), void *arg);
+/* A fiber not yet known to the loop, on one of `stacks` if there is one. */
+struct vd_fiber *fiber_new(struct fiber_stacks *stacks, const char *name, void (*fn)(void *),
+                           void *arg);
 void fiber_start(struct vd_loop *loop, struct vd_fiber *fiber);
 /* Runs those that are ready, and those that they wake, as far as one turn goes. */
 void fiber_run_ready(struct vd_loop *loop);
@@ -203,8 +214,7 @@ struct vd_loop {
     struct vd_rng rng;
     struct vd_loop_stats stats;
     struct loop_op *spare_ops;
-    unsigned handed;     /* transfers that the kernel has from dev_aio.c */
-    bool handed_lately;  /* so a peer that was answered at once may go on at once */
+    bool answered_lately;     /* somebody was, at once, and so may go on at once */
     struct workpool *offload; /* made at first use */
     struct vd_list signal_waits;
     bool stop;    /* leave vd_loop_run at the next turn */
@@ -212,9 +222,10 @@ struct vd_loop {
     bool running;
 
     pthread_mutex_t inbox_lock;
-    struct vd_list inbox;   /* under the lock */
-    atomic_bool inbox_full; /* set by senders, cleared by the loop before it looks */
-    int poke_fd;            /* eventfd that ends the back end's sleep */
+    struct vd_list inbox;       /* under the lock */
+    struct fiber_stacks stacks; /* under the lock: for the fibers of vd_loop_post */
+    atomic_bool inbox_full;     /* set by senders, cleared by the loop before it looks */
+    int poke_fd;                /* eventfd that ends the back end's sleep */
 };
 extern __thread struct vd_loop *loop_this_thread;
 

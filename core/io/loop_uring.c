@@ -271,7 +271,7 @@ static int uring_wait(struct vd_loop *loop, uint64_t until_ns)
         return r;
     }
     bool met = something_came(u);
-    if ((u->spin_ns && (u->transfers >= SPIN_TRANSFERS || loop->handed_lately)) || met) {
+    if ((u->spin_ns && (u->transfers >= SPIN_TRANSFERS || loop->answered_lately)) || met) {
         if (io_uring_sq_ready(&u->ring)) {
             r = enter(u);
             if (r < 0)
@@ -284,7 +284,7 @@ static int uring_wait(struct vd_loop *loop, uint64_t until_ns)
             spin_learn(u, 0);
             return r;
         }
-        loop->handed_lately = false;
+        loop->answered_lately = false;
     }
     r = sleep_until(loop, now, until_ns);
     if (r == 0 && reap(loop) > 0)

@@ -104,6 +104,11 @@ static void test_threads(void **state)
     assert_true(vdisk_pread(d, buf, 512, SIZE) < 0);
     assert_int_equal(vdisk_pread(d, buf, 13, 0), -EINVAL);
     assert_int_equal(vdisk_flush(d), 0);
+    memset(buf, 7, sizeof(buf));
+    assert_int_equal(vdisk_pwrite_fua(d, buf, 512, 8192), 0);
+    assert_int_equal(vdisk_pread(d, buf, 512, 8192), 0);
+    assert_int_equal(buf[511], 7);
+    assert_int_equal(vdisk_pwrite_fua(d, buf, 512, 8193), -EINVAL);
     /* The program's commands are carried out by us meanwhile. */
     command("snapshot create");
     assert_int_equal(vdisk_zero(d, 4096, 0), 0);

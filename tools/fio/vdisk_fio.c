@@ -150,12 +150,11 @@ static enum fio_q_status engine_queue(struct thread_data *td, struct io_u *io_u)
     if (io_u->ddir == DDIR_READ)
         r = vdisk_pread(s->disk, io_u->xfer_buf, io_u->xfer_buflen, io_u->offset);
     else if (io_u->ddir == DDIR_WRITE)
-        r = vdisk_pwrite(s->disk, io_u->xfer_buf, io_u->xfer_buflen, io_u->offset);
+        r = (td->o.sync_io ? vdisk_pwrite_fua : vdisk_pwrite)(s->disk, io_u->xfer_buf,
+                                                              io_u->xfer_buflen, io_u->offset);
     else if (io_u->ddir == DDIR_TRIM)
         r = vdisk_discard(s->disk, io_u->xfer_buflen, io_u->offset);
     else if (ddir_sync(io_u->ddir))
-        r = vdisk_flush(s->disk);
-    if (r == 0 && io_u->ddir == DDIR_WRITE && td->o.sync_io)
         r = vdisk_flush(s->disk);
     io_u->error = r < 0 ? (unsigned)-r : 0;
     return FIO_Q_COMPLETED;
