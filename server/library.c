@@ -6,6 +6,7 @@
  * 1. The keeper fiber opens the pool, waits, and closes it; nothing else touches owner and disk
  *    before it says "open" or after it was told to stop.
  */
+#include "core/base/watch.h"
 #include "server/create.h"
 #include "server/names.h"
 #include "server/request_priv.h"
@@ -17,6 +18,8 @@
 #include <stdatomic.h>
 #include <time.h>
 #include <vdisk.h>
+
+#define WATCH_MAX_NS UINT64_C(500000) /* a durable write takes no longer where it matters */
 
 struct vdisk {
     pthread_t thread;
@@ -30,7 +33,7 @@ struct vdisk {
     struct vd_waitq stop;
     bool stopping;             /* on the loop's thread */
     atomic_uint requests;      /* under way */
-    _Atomic uint64_t watch_ns; /* how long a lone caller watches for its answer before it sleeps */
+    _Atomic uint64_t watch_ns; /* a guess that all callers share: see watch.h */
     unsigned flags;
     struct vd_target_ref ref;
     char *path;
@@ -291,14 +294,37 @@ static void request_posted(void *arg)
     sem_post(&q->done); /* from here on q is its caller's again */
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+/* A caller that is alone watches before it sleeps. The processor is everybody else's at each look:
+ * the disk's own thread may be waiting for just this one. */
+static void request_await(struct request *q)
+{
+    struct vdisk *d = q->d;
+    uint64_t start = now_ns(), now = start, end = start + d->watch_ns;
+    bool done = false;
+    while (now < end && d->requests == 1 && !(done = sem_trywait(&q->done) == 0)) {
+        sched_yield();
+        now = now_ns();
+    }
+    while (!done)
+        done = sem_wait(&q->done) == 0; /* or a signal's handler ran */
+    d->watch_ns = vd_watch_learn(d->watch_ns, now_ns() - start, WATCH_MAX_NS);
+}
+
 static int request_wait(struct request *q)
 {
     struct vdisk *d = q->d;
     sem_init(&q->done, 0, 0);
     atomic_fetch_add(&d->requests, 1);
     int r = vd_loop_post(d->loop, request_posted, q);
-    while (r == 0 && sem_wait(&q->done) < 0) /* a signal's handler ran */
-        ;
+    if (r == 0)
+        request_await(q);
     atomic_fetch_sub(&d->requests, 1);
     sem_destroy(&q->done);
     return r < 0 ? r : q->res;

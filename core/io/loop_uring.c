@@ -7,11 +7,11 @@
  * way: the next of them is near, it is met awake, and the dear sleep and wake are saved. One alone
  * takes the device's whole latency, and whoever sleeps meanwhile is woken on the processor that the
  * answer came to, which is quicker than to be met on another. It also watches after a write that
- * was handed over (dev_aio.h): its client has been answered, and what it does next is near. How
- * long to watch is learned: an answer that came while watching, or would have come, doubles the
- * time; a long sleep halves it, to nothing. So an idle loop takes no CPU at all, and a busy
- * machine's processors are left to others.
+ * was handed over (dev_aio.h) or a call of another thread: who asked has been answered, and what it
+ * does next is near. How long to watch is learned (watch.h), so an idle loop takes no CPU at all,
+ * and a busy machine's processors are left to others.
  */
+#include "core/base/watch.h"
 #include "core/io/loop_priv.h"
 
 #include <liburing.h>
@@ -24,7 +24,6 @@
 #define RING_ENTRIES 256u
 #define RING_COMPLETIONS 4096u
 #define SPIN_MAX_NS 200000u
-#define SPIN_MIN_NS 3000u
 #define SPIN_TRANSFERS 4u      /* under way, to watch for the next */
 #define SPIN_CROWDED_NS 20000u /* a yield that took so long has let somebody else run */
 #define FLAT_LEN_MAX (UINT64_C(1) << 30)
@@ -227,14 +226,6 @@ static bool spin(struct vd_loop *loop, uint64_t now, uint64_t until_ns)
     return false;
 }
 
-static void spin_learn(struct uring *u, uint64_t waited_ns)
-{
-    if (waited_ns <= SPIN_MAX_NS)
-        u->spin_ns = VD_MIN(VD_MAX(u->spin_ns * 2, (uint64_t)SPIN_MIN_NS), (uint64_t)SPIN_MAX_NS);
-    else
-        u->spin_ns = u->spin_ns / 2 < SPIN_MIN_NS ? 0 : u->spin_ns / 2;
-}
-
 static int sleep_until(struct vd_loop *loop, uint64_t now_ns, uint64_t until_ns)
 {
     struct uring *u = loop->be;
@@ -281,16 +272,16 @@ static int uring_wait(struct vd_loop *loop, uint64_t until_ns)
         if (met) {
             r = something_came(u) ? enter(u) : 0;
             (void)reap(loop);
-            spin_learn(u, 0);
+            u->spin_ns = vd_watch_learn(u->spin_ns, 0, SPIN_MAX_NS);
             return r;
         }
         loop->answered_lately = false;
     }
     r = sleep_until(loop, now, until_ns);
     if (r == 0 && reap(loop) > 0)
-        spin_learn(u, loop_clock_ns(loop) - now);
+        u->spin_ns = vd_watch_learn(u->spin_ns, loop_clock_ns(loop) - now, SPIN_MAX_NS);
     else if (u->spin_ns)
-        spin_learn(u, LOOP_NEVER);
+        u->spin_ns = vd_watch_learn(u->spin_ns, LOOP_NEVER, SPIN_MAX_NS);
     return r;
 }
 
