@@ -159,6 +159,9 @@ struct cli_end;
 int cli_job_from(struct cli *c, const struct cli_pool *p, const char *command, json_t *args,
                  struct cli_end *source, json_t **ret);
 
+/* cmd_door.c: whether the option is one that names a door. */
+bool cli_is_door(const struct cli_value *v);
+
 /* progress.c */
 void cli_progress_event(struct cli *c, json_t *event);
 void cli_progress_end(struct cli *c);
@@ -192,6 +195,7 @@ cli_run cli_snapshot_create, cli_snapshot_list, cli_snapshot_delete, cli_snapsho
     cli_snapshot_hold, cli_snapshot_release;
 cli_run cli_rollback, cli_clone, cli_diff, cli_import, cli_export, cli_convert, cli_check,
     cli_serve;
+cli_run cli_door_add, cli_door_remove, cli_door_list, cli_top;
 cli_run cli_job_list, cli_job_wait, cli_job_cancel, cli_job_resume;
 
 #endif

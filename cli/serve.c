@@ -50,6 +50,7 @@ static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner *
                                    .uuid = p->uuid,
                                    .read_only = cli_flag(c, "read-only"),
                                    .serving = true,
+                                   .shared = cli_flag(c, "shared"),
                                    .listen = true};
     struct vd_loop *loop = vd_loop_current();
     uint64_t start = vd_loop_now_ns(loop);
@@ -97,12 +98,14 @@ static int socket_named(const char *name)
     return -1;
 }
 
-static int open_door(struct cli *c, struct vd_owner *o, const char *address, int *n_tls)
+static int open_door(struct cli *c, struct vd_owner *o, const char *kind, const char *address,
+                     int *n_tls)
 {
-    struct vd_door_nbd opt = {.address = address,
-                              .insecure = cli_flag(c, "insecure"),
-                              .tls_cert = cli_text(c, "tls-cert"),
-                              .tls_psk = cli_text(c, "tls-psk")};
+    struct vd_door_options opt = {.kind = kind,
+                                  .address = address,
+                                  .insecure = cli_flag(c, "insecure"),
+                                  .tls_cert = cli_text(c, "tls-cert"),
+                                  .tls_psk = cli_text(c, "tls-psk")};
     struct vd_door *door;
     char given[16];
     if (address && strncmp(address, "fd:", 3) == 0 && (address[3] < '0' || address[3] > '9')) {
@@ -115,32 +118,33 @@ static int open_door(struct cli *c, struct vd_owner *o, const char *address, int
         snprintf(given, sizeof(given), "fd:%d", fd);
         opt.address = given;
     }
-    int r = vd_door_nbd(o, &opt, &door, &c->err);
+    int r = vd_door_open(o, &opt, &door, &c->err);
     if (r == 0)
         *n_tls += vd_door_tls(door);
     return r;
 }
 
-/* Those that were asked for; else those that systemd has made; else one in the runtime directory.
- */
+/* Those that were asked for. If the volumes can be reached by none of them: those that systemd has
+ * made; else an NBD door in the runtime directory. */
 static int open_doors(struct cli *c, struct vd_owner *o)
 {
     int n = 0, n_tls = 0, r = 0;
     for (int i = 0; i < c->n_values && r == 0; i++) {
-        if (strcmp(c->values[i].option->name, "nbd") != 0)
+        const char *kind = c->values[i].option->name;
+        if (!cli_is_door(&c->values[i]))
             continue;
-        n++;
+        n += strcmp(kind, "metrics") != 0;
         c->target = (char *)(uintptr_t)c->values[i].text;
-        r = open_door(c, o, c->values[i].text, &n_tls);
+        r = open_door(c, o, kind, c->values[i].text, &n_tls);
     }
     int given = n == 0 ? sockets_given() : 0;
     for (int i = 0; i < given && r == 0; i++) {
         char address[16];
         snprintf(address, sizeof(address), "fd:%d", SOCKETS_FIRST + i);
-        r = open_door(c, o, address, &n_tls);
+        r = open_door(c, o, "nbd", address, &n_tls);
     }
     if (n == 0 && given == 0 && r == 0)
-        r = open_door(c, o, NULL, &n_tls);
+        r = open_door(c, o, "nbd", NULL, &n_tls);
     if (r == 0 && n_tls == 0 && (cli_text(c, "tls-cert") || cli_text(c, "tls-psk")))
         r = cli_fail(c, -EINVAL, "usage",
                      "TLS is for TCP, and there is no TCP door: add --nbd tcp:HOST:PORT, or leave "
