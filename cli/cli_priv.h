@@ -159,6 +159,10 @@ struct cli_end;
 int cli_job_from(struct cli *c, const struct cli_pool *p, const char *command, json_t *args,
                  struct cli_end *source, json_t **ret);
 
+/* journal.c: sets the sink for log lines; what pool they are about, once that is known. */
+void cli_log_begin(void);
+void cli_journal_pool(const char *pool);
+
 /* cmd_door.c: whether the option is one that names a door. */
 bool cli_is_door(const struct cli_value *v);
 

@@ -6,7 +6,6 @@
  */
 #include "cli/cli_priv.h"
 
-#include "core/base/log.h"
 #include "core/codec/tls.h"
 #include "server/wire.h"
 
@@ -18,12 +17,6 @@
 #include <unistd.h>
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, 0};
-
-static void log_sink(void *arg, enum vd_log_level level, const char *message)
-{
-    static const char *const names[] = {"error", "warning", "info", "debug"};
-    fprintf(stderr, "vdisk: %s: %s\n", names[level], message);
-}
 
 static void signal_fiber(void *arg)
 {
@@ -169,12 +162,7 @@ static void prepare(void)
         fd = dup(fd);
     if (fd >= 0)
         close(fd);
-    const char *level = getenv("VDISK_LOG");
-    vd_log_set_sink(log_sink, NULL,
-                    !level                        ? VD_LOG_WARNING
-                    : strcmp(level, "debug") == 0 ? VD_LOG_DEBUG
-                    : strcmp(level, "info") == 0  ? VD_LOG_INFO
-                                                  : VD_LOG_WARNING);
+    cli_log_begin();
 }
 
 int main(int argc, char **argv)

@@ -178,6 +178,28 @@ static void print_ready(struct cli *c, struct vd_owner *o)
     json_decref(doors);
 }
 
+/* How often systemd wants to hear that the loop turns; 0 = it does not (sd_watchdog_enabled(3)). */
+static uint64_t watchdog_ns(void)
+{
+    const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    if (!usec || (pid && strtol(pid, NULL, 10) != (long)getpid()))
+        return 0;
+    return strtoull(usec, NULL, 10) * 1000 / 2;
+}
+
+static void wait_for_end(struct cli *c, int r)
+{
+    uint64_t every_ns = watchdog_ns();
+    while (r == 0 && !c->cancelled) {
+        if (every_ns == 0) {
+            vd_wait(&ending);
+        } else {
+            notify("WATCHDOG=1");
+            (void)vd_wait_for(&ending, every_ns);
+        }
+    }
+}
+
 int cli_serve(struct cli *c)
 {
     struct cli_pool p;
@@ -195,13 +217,13 @@ int cli_serve(struct cli *c)
     cli_pool_done(&p);
     if (r < 0)
         return r;
+    cli_journal_pool(*o->pool_name ? o->pool_name : o->full_path);
     r = open_doors(c, o);
     if (r == 0 && !c->cancelled) {
         print_ready(c, o);
         notify("READY=1");
     }
-    while (r == 0 && !c->cancelled)
-        vd_wait(&ending);
+    wait_for_end(c, r);
     notify("STOPPING=1");
     struct vd_error why = {0};
     int r2 = vd_owner_close(o, true, &why);
