@@ -319,11 +319,12 @@ const struct cli_command cli_commands[] = {
      "by "
      "its name, --nbd fd:N any listening socket by its number.",
      ARGS({"POOL", ARG_POOL, .help = pool_help}),
-     OPTIONS(DOORS,
-             {"shared", CLI_FLAG, NULL,
-              "Let clients of several doors write one volume. Without it, a volume that is being "
-              "written through one door is read-only or refused at the others."},
-             {"read-only", CLI_FLAG, NULL, "Write nothing, and let others read the pool too."}),
+     OPTIONS(
+         DOORS,
+         {"shared", CLI_FLAG, NULL,
+          "Let clients of several doors write one volume. Without it, a volume that clients of one "
+          "door have open for writing is refused at the others, but for read-only doors."},
+         {"read-only", CLI_FLAG, NULL, "Write nothing, and let others read the pool too."}),
      CLI_POOL, OPENING,
      EXAMPLES("vdisk serve vm.vdk", "Prints the address of its NBD door.",
               "vdisk serve tank --nbd tcp:127.0.0.1:10809 --nbd unix:/run/tank.sock", "Two doors.",
