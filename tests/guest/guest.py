@@ -104,12 +104,13 @@ def disk_options(raw=None, nbd=None, export="", reconnect=120):
 
 class Guest:
     def __init__(self, workdir, raw=None, nbd=None, export="", reconnect=120, name="guest",
-                 disk=None):
+                 disk=None, device=None):
         """The disk is a raw file, an export behind an NBD unix socket, or QEMU arguments that
-        define the block node `disk`."""
+        define the block node `disk`; or, with `device`, whatever that device needs."""
         self.name = name
         self.workdir = workdir
         self.disk = disk or disk_options(raw, nbd, export, reconnect)
+        self.device = device or "virtio-blk-pci,drive=disk,serial=disk,bootindex=0"
         self.console = os.path.join(workdir, f"{name}.console")
         self.process = self.channel = self.monitor = None
         self.jobs = 0
@@ -134,7 +135,7 @@ class Guest:
             ["qemu-system-x86_64", "-name", self.name, "-machine", "q35",
              "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "262152K",
              "-nodefaults", "-display", "none", "-no-reboot", *self.disk,
-             "-device", "virtio-blk-pci,drive=disk,serial=disk,bootindex=0",
+             "-device", self.device,
              "-chardev", f"file,id=console,path={self.console},append=on",
              "-serial", "chardev:console",
              "-device", "virtio-serial-pci",
