@@ -47,8 +47,9 @@ static json_t *door_args(struct cli *c, const struct cli_value *v)
 {
     const char *kind = v->option->name;
     bool address = strcmp(kind, "nbd") == 0 || strcmp(kind, "metrics") == 0;
-    json_t *args = json_pack("{s:s, s:b, s:b}", "kind", kind, "read_only", cli_flag(c, "read-only"),
-                             "insecure", cli_flag(c, "insecure"));
+    json_t *args =
+        json_pack("{s:s, s:b, s:b, s:b}", "kind", kind, "read_only", cli_flag(c, "read-only"),
+                  "insecure", cli_flag(c, "insecure"), "allow_other", cli_flag(c, "allow-other"));
     json_object_set_new(args, "address", absolute_json(v->text, address));
     json_t *cert = absolute_json(cli_text(c, "tls-cert"), false);
     json_t *psk = absolute_json(cli_text(c, "tls-psk"), false);

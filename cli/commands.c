@@ -48,6 +48,13 @@ static const char pool_help[] = "a registered name, or the path of the pool's fi
 #define DOORS                                                                                   \
     {"nbd", CLI_TEXT, "ADDR", "Open an NBD door at unix:PATH, tcp:HOST:PORT or fd:N.",          \
      .repeat = true},                                                                           \
+        {"vhost", CLI_TEXT, "DIR",                                                              \
+         "Make DIR/VOLUME.sock for each volume: a vhost-user-blk disk for QEMU and its like.",  \
+         .repeat = true},                                                                       \
+        {"fuse", CLI_TEXT, "MNT", "Mount the volumes as files on the directory MNT.",           \
+         .repeat = true},                                                                       \
+        {"allow-other", CLI_FLAG, NULL,                                                         \
+         "Other users may use the files of a FUSE mount, as far as their modes let them."},     \
         {"metrics", CLI_TEXT, "ADDR",                                                           \
          "Tell Prometheus what the volumes do, at http://HOST:PORT/metrics: ADDR is "           \
          "tcp:127.0.0.1:PORT or unix:PATH.",                                                    \
@@ -331,6 +338,27 @@ const struct cli_command cli_commands[] = {
               "vdisk serve tank --nbd tcp:0.0.0.0:10809 --tls-cert /etc/vdisk/tls",
               "For clients on other machines that have a certificate."),
      cli_serve},
+    {"mount", "show a pool's volumes as files",
+     "Mounts the volumes of POOL on the directory MNT: MNT/VOLUME/disk.raw is the volume, "
+     "MNT/VOLUME/snapshots/NAME/disk.raw a snapshot, and partitions/N.raw beside either its "
+     "partitions. mkdir and rmdir below snapshots/ take and delete a snapshot.\n\nA pool that is "
+     "being served gets another door. Else a server is started in the background, which other "
+     "commands find, and which ends when it is unmounted. Ordinary users need fusermount3 (Debian: "
+     "fuse3).",
+     ARGS({"POOL", ARG_POOL, .help = pool_help}, {"MNT", ARG_FILE, .help = "a directory"}),
+     OPTIONS({"read-only", CLI_FLAG, NULL, "Nothing can be written, and no snapshot taken."},
+             {"allow-other", CLI_FLAG, NULL,
+              "Other users may use the files, as far as their modes let them."},
+             {"foreground", CLI_FLAG, NULL, "Stay until it is unmounted."}),
+     CLI_POOL | CLI_BACKGROUND, OPENING,
+     EXAMPLES("vdisk mount vm.vdk /mnt/vm", "mount -o loop /mnt/vm/disk/partitions/1.raw works.",
+              "vdisk mount tank ~/tank --read-only", "To look at old states."),
+     cli_mount},
+    {"umount", "unmount what vdisk mount has mounted",
+     "Makes everything durable and unmounts MNT, also where the server was killed and left a mount "
+     "that nobody answers for.",
+     ARGS({"MNT", ARG_FILE, .help = "where it is mounted"}), NULL, 0, NOT_FOUND | BUSY | PERMISSION,
+     EXAMPLES("vdisk umount /mnt/vm", "All that was written is in the pool."), cli_umount},
     {"door add", "open another door of a pool that is being served",
      "Opens doors as the options of serve would have, and prints what clients can connect to. They "
      "stay until they are removed or the server ends.",

@@ -66,6 +66,12 @@ static bool is_journal(void)
     return strcmp(is, want) == 0;
 }
 
+void cli_log_background(void)
+{
+    if (journal_fd < 0)
+        journal_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
 void cli_log_begin(void)
 {
     const char *level = getenv("VDISK_LOG");

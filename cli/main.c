@@ -67,7 +67,7 @@ static int run(struct cli *c)
     return c->status;
 }
 
-/* The parent's half of --detach: passes on that the job has begun, or the child's exit status. */
+/* The parent's half: passes on what has begun, or the child's exit status. */
 static int detach_parent(struct cli *c, int fd, pid_t child)
 {
     char text[1024];
@@ -85,13 +85,14 @@ static int detach_parent(struct cli *c, int fd, pid_t child)
     }
     if (c->json)
         cli_json(c, json_incref(job));
-    else
+    else if (json_object_get(job, "job"))
         printf("job %d\n", (int)get_int(json_object_get(job, "job"), "id"));
     json_decref(job);
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
-/* --detach: the job runs in a child, unless the pool is served; then the child just asks for it. */
+/* The job, or the mount, is a child's, unless the pool is served: then the child just asks for it.
+ */
 static int run_detached(struct cli *c)
 {
     int fds[2];
@@ -196,5 +197,6 @@ int main(int argc, char **argv)
         cli_report(&c);
         return EXIT_USAGE;
     }
-    return cli_flag(&c, "detach") ? run_detached(&c) : run(&c);
+    bool background = (c.cmd->common & CLI_BACKGROUND) && !cli_flag(&c, "foreground");
+    return background || cli_flag(&c, "detach") ? run_detached(&c) : run(&c);
 }

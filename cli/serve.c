@@ -44,7 +44,7 @@ static void notify(const char *state)
 }
 
 /* Waits for a short command to end, but not for another server. */
-static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner **ret)
+int cli_serve_open(struct cli *c, const struct cli_pool *p, struct vd_owner **ret)
 {
     struct vd_owner_options opt = {.name = c->name,
                                    .uuid = p->uuid,
@@ -55,8 +55,12 @@ static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner *
     struct vd_loop *loop = vd_loop_current();
     uint64_t start = vd_loop_now_ns(loop);
     char who[128];
+    vd_waitq_init(&ending);
+    c->on_signal = on_signal;
     for (;;) {
         int r = vd_owner_open(p->path, &opt, ret, &c->err);
+        if (r == 0)
+            cli_journal_pool(*(*ret)->pool_name ? (*ret)->pool_name : (*ret)->full_path);
         if (r != -EBUSY && r != -EADDRINUSE)
             return r;
         if (c->cancelled)
@@ -103,6 +107,7 @@ static int open_door(struct cli *c, struct vd_owner *o, const char *kind, const 
 {
     struct vd_door_options opt = {.kind = kind,
                                   .address = address,
+                                  .allow_other = cli_flag(c, "allow-other"),
                                   .insecure = cli_flag(c, "insecure"),
                                   .tls_cert = cli_text(c, "tls-cert"),
                                   .tls_psk = cli_text(c, "tls-psk")};
@@ -187,10 +192,19 @@ static uint64_t watchdog_ns(void)
     return strtoull(usec, NULL, 10) * 1000 / 2;
 }
 
-static void wait_for_end(struct cli *c, int r)
+/* The owner's last door has closed: nobody can reach it. */
+static void on_door_closed(struct vd_owner *o)
+{
+    if (vd_list_empty(&o->doors))
+        vd_wake_all(&ending);
+}
+
+void cli_serve_wait(struct cli *c, struct vd_owner *o, bool with_doors)
 {
     uint64_t every_ns = watchdog_ns();
-    while (r == 0 && !c->cancelled) {
+    if (with_doors)
+        o->on_door_closed = on_door_closed;
+    while (!c->cancelled && !(with_doors && vd_list_empty(&o->doors))) {
         if (every_ns == 0) {
             vd_wait(&ending);
         } else {
@@ -210,20 +224,18 @@ int cli_serve(struct cli *c)
     if (p.ref.volume || p.ref.snapshot)
         r = cli_fail(c, -EINVAL, "target-invalid",
                      "a pool is served as a whole: leave the volume and snapshot out");
-    vd_waitq_init(&ending);
-    c->on_signal = on_signal;
     if (r == 0)
-        r = open_owner(c, &p, &o);
+        r = cli_serve_open(c, &p, &o);
     cli_pool_done(&p);
     if (r < 0)
         return r;
-    cli_journal_pool(*o->pool_name ? o->pool_name : o->full_path);
     r = open_doors(c, o);
     if (r == 0 && !c->cancelled) {
         print_ready(c, o);
         notify("READY=1");
     }
-    wait_for_end(c, r);
+    if (r == 0)
+        cli_serve_wait(c, o, false);
     notify("STOPPING=1");
     struct vd_error why = {0};
     int r2 = vd_owner_close(o, true, &why);

@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct door_kind *const kinds[] = {&door_nbd, &door_metrics};
+static const struct door_kind *const kinds[] = {&door_nbd, &door_vhost, &door_fuse, &door_metrics};
 
 static struct vd_door *door_of(struct vd_list *link)
 {
@@ -42,10 +42,11 @@ static const struct door_kind *kind_find(const char *name)
 
 char *door_full_address(const char *address)
 {
-    if (strncmp(address, "unix:", 5) != 0)
+    const char *scheme = strncmp(address, "unix:", 5) == 0 ? "unix:" : "";
+    if (strncmp(address, "tcp:", 4) == 0 || strncmp(address, "fd:", 3) == 0)
         return strdup(address);
-    char *path = realpath(address + 5, NULL), *full;
-    int n = asprintf(&full, "unix:%s", path ? path : address + 5);
+    char *path = realpath(address + strlen(scheme), NULL), *full;
+    int n = asprintf(&full, "%s%s", scheme, path ? path : address + strlen(scheme));
     free(path);
     return n < 0 ? NULL : full;
 }
@@ -84,6 +85,7 @@ static struct vd_door *door_new(struct vd_owner *o, const struct door_kind *kind
     d->owner = o;
     d->kind = kind;
     d->read_only = read_only || o->read_only;
+    vd_list_init(&d->link);
     vd_waitq_init(&d->idle);
     if (vd_gate_new(o->gates, kind->name, &d->gate) == 0)
         return d;

@@ -12,11 +12,13 @@ struct vd_owner;
 struct vd_door;
 
 struct vd_door_options {
-    const char *kind; /* "nbd", "metrics": see vd_door_kinds */
+    const char *kind; /* "nbd", "vhost", "fuse", "metrics": see vd_door_kinds */
     /* Where: for nbd unix:PATH, tcp:HOST:PORT or fd:N, NULL = in the runtime directory; for metrics
-     * unix:PATH or tcp:HOST:PORT. */
+     * unix:PATH or tcp:HOST:PORT; for vhost the directory of its sockets; for fuse where to mount.
+     */
     const char *address;
     bool read_only;
+    bool allow_other; /* fuse: not only this user */
     bool insecure; /* other machines may connect, though they need not prove who they are */
     /* NBD with TLS, for all but unix sockets, which only their owner can open anyway: see struct
      * vd_tls_files. Both NULL = none. */

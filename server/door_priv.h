@@ -24,7 +24,7 @@ struct door_kind {
     void (*trim)(struct vd_door *d);
     const char *default_suffix; /* of a socket in the runtime directory; NULL = it must be told */
 };
-extern const struct door_kind door_nbd, door_metrics;
+extern const struct door_kind door_nbd, door_vhost, door_fuse, door_metrics;
 
 struct vd_door {
     struct vd_list link;
@@ -39,7 +39,7 @@ struct vd_door {
     struct vd_waitq idle;
 };
 
-/* "unix:PATH" with its full path, or the address as it is; free with free(). */
+/* "unix:PATH" or a path with the full path, or the address as it is; free with free(). */
 char *door_full_address(const char *address);
 
 #endif

@@ -49,7 +49,6 @@ struct vd_owner {
     uint64_t volume_changes; /* how often volumes came, went or changed their names */
     struct vd_group door_group; /* those being closed */
     void (*on_door_closed)(struct vd_owner *o); /* set by whoever serves, or NULL */
-    void *on_door_arg;
     struct vd_waitq settle; /* wakes the fiber that looks after background work */
     bool settling;
     struct vd_waitq idle; /* wakes the fiber that lets go of memory */

@@ -29,6 +29,7 @@ int request_door_add(struct vd_call *call, json_t **ret, struct vd_error *err)
 {
     struct vd_door_options opt = {.address = request_str(call, "address"),
                                   .read_only = request_flag(call, "read_only"),
+                                  .allow_other = request_flag(call, "allow_other"),
                                   .insecure = request_flag(call, "insecure"),
                                   .tls_cert = request_str(call, "tls_cert"),
                                   .tls_psk = request_str(call, "tls_psk")};
