@@ -115,19 +115,16 @@ static bool program_exists(const char *name)
 
 static int fuse_check(struct vd_error *err)
 {
-    if (access("/dev/fuse", F_OK) < 0)
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
         return vd_fail(err, -ENODEV, "no-fuse",
                        "/dev/fuse is missing: load the kernel module with \"modprobe fuse\"");
-    if (geteuid() == 0) {
-        int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-        if (fd < 0)
-            return vd_fail(err, -errno, "no-fuse", "/dev/fuse cannot be opened: %s",
-                           strerror(errno));
-        close(fd);
-    } else if (!program_exists("fusermount3")) {
+    if (fd < 0)
+        return vd_fail(err, -errno, "no-fuse", "/dev/fuse cannot be opened: %s", strerror(errno));
+    close(fd);
+    if (geteuid() != 0 && !program_exists("fusermount3"))
         return vd_fail(err, -ENOENT, "no-fuse",
                        "fusermount3 is missing: install the package fuse3");
-    }
     return 0;
 }
 

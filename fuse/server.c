@@ -16,6 +16,7 @@
 #include "core/base/text.h"
 #include "fuse/fuse_priv.h"
 
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <stdio.h>
@@ -190,6 +191,18 @@ static int fibers_start(struct vd_fuse_server *s)
     return r;
 }
 
+/* Gives the device back, which ends what a lazy unmount has left. In its place libfuse finds a
+ * descriptor that polls like a mount that is gone: it would try, and complain, else. */
+static void connection_cut(struct vd_fuse_server *s)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return;
+    close(ends[0]);
+    dup3(ends[1], fuse_session_fd(s->session), O_CLOEXEC);
+    close(ends[1]);
+}
+
 /* What a dead or never living receiver has left. VD_YIELDS */
 static void server_free(struct vd_fuse_server *s)
 {
@@ -202,6 +215,8 @@ static void server_free(struct vd_fuse_server *s)
     if (s->mounted)
         vd_poll_done(&s->poll);
     if (s->session) {
+        if (s->ended || s->stopping)
+            connection_cut(s);
         if (s->mounted)
             fuse_session_unmount(s->session);
         fuse_session_destroy(s->session);
