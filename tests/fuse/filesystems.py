@@ -5,7 +5,7 @@
 usage: filesystems.py FUSE-SERVER
 
 ext4, xfs and btrfs each: made on disk.raw through a loop device, files copied in, a snapshot in the
-middle of it, unmounted, checked; the snapshot's file system then mounts and holds what it should.
+middle of it, unmounted, checked; the snapshot's clone then mounts and holds what it should.
 What cannot be tried here is skipped, and said so.
 """
 import filecmp
@@ -18,9 +18,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from mounted import MIB, Checks, Mounted, skip_unless_fuse  # noqa: E402
 
 KINDS = {
-    "ext4": (["mkfs.ext4", "-q", "-F"], ["e2fsck", "-f", "-n"], "", "ro,noload"),
-    "xfs": (["mkfs.xfs", "-q", "-f"], ["xfs_repair", "-n"], "", "ro,norecovery,nouuid"),
-    "btrfs": (["mkfs.btrfs", "-q", "-f"], ["btrfs", "check", "--readonly"], "", "ro,nologreplay"),
+    "ext4": (["mkfs.ext4", "-q", "-F"], ["e2fsck", "-f", "-n"]),
+    "xfs": (["mkfs.xfs", "-q", "-f"], ["xfs_repair", "-n"]),
+    "btrfs": (["mkfs.btrfs", "-q", "-f"], ["btrfs", "check", "--readonly"]),
 }
 
 
@@ -46,10 +46,10 @@ class Loop:
 class At:
     """A file system that is mounted."""
 
-    def __init__(self, dev, where, options):
+    def __init__(self, dev, where):
         self.where = where
         os.makedirs(where, exist_ok=True)
-        run("mount", *(["-o", options] if options else []), dev, where)
+        run("mount", dev, where)
 
     def __enter__(self):
         return self.where
@@ -86,24 +86,29 @@ def same(files, at):
 
 
 def filesystem(m, c, kind, options, files):
-    make, fsck, rw, ro = KINDS[kind]
+    make, fsck = KINDS[kind]
     disk, at = m.path(kind, "disk.raw"), os.path.join(m.tmp, "fs")
     half = len(files) // 2
     with Loop(disk, *options) as dev:
         run(*make, dev)
-        with At(dev, at, rw):
+        with At(dev, at):
             copy(files[:half], at)
             run("sync", "-f", at)
             os.mkdir(m.path(kind, "snapshots/middle"))
             copy(files[half:], at)
             run("fstrim", at)
-        with At(dev, at, rw):
+        with At(dev, at):
             c.check(f"{kind}: what was copied in is there", same(files, at))
     run(*fsck, disk)
     c.check(f"{kind}: clean", True)
-    with Loop(m.path(kind, "snapshots/middle/disk.raw"), "-r") as dev:
-        with At(dev, at, ro):
-            c.check(f"{kind}: the snapshot has what was there at its time", same(files[:half], at))
+    # Its log wants to be replayed, as after a crash, so it has to be written to.
+    m.ask(f"clone {kind}@middle again-{kind}")
+    with Loop(m.path(f"again-{kind}", "disk.raw"), *options) as dev:
+        with At(dev, at):
+            c.check(f"{kind}: a clone of the snapshot has what was there at its time",
+                    same(files[:half], at))
+    run(*fsck, m.path(f"again-{kind}", "disk.raw"))
+    c.check(f"{kind}: and is clean", True)
 
 
 def filesystems(m, c):
@@ -121,7 +126,7 @@ def filesystems(m, c):
         # Through the page cache and past it.
         try:
             filesystem(m, c, kind, ["--direct-io=on"] if i % 2 else [], files)
-        except RuntimeError as e:
+        except (OSError, RuntimeError) as e:
             c.check(f"{kind}: all steps go well", False, f"{e}")
 
 

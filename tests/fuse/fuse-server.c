@@ -5,7 +5,7 @@
  *   --volume NAME=BYTES (made unless it is there)   --read-only   --allow-other
  * Prints the mount point when it is mounted, then does what standard input says, a line each, and
  * answers each with "ok" or "error ID: MESSAGE":
- *   create V@S   delete V@S   rollback V@S   resize V BYTES   rename V W   volume V BYTES
+ *   create V@S   delete V@S   rollback V@S   clone V@S W   resize V BYTES   rename V W   volume V BYTES
  *   write V OFF LEN BYTE (as another door would)   clients   umount MNT   flush
  * The end of the input, SIGTERM or SIGINT stop it; so does an unmount ("ended").
  */
@@ -102,6 +102,8 @@ static int command(char *line, struct vd_error *err)
         return vd_store_volume_delete(store, t.volume, true, err);
     if (strcmp(verb, "delete") == 0)
         return vd_store_snapshot_delete(store, &t, 1, err);
+    if (strcmp(verb, "clone") == 0)
+        return vd_store_clone(store, t, rest, err);
     if (strcmp(verb, "rollback") == 0)
         return vd_store_rollback(store, t, false, true, kept, err);
     return vd_fail(err, -EINVAL, "usage", "unknown command %s", verb);
