@@ -23,16 +23,16 @@ one
 two
 SNAPSHOT
 one
-$ vdisk umount m; vdisk export a.vdk@one - | head -c 5; echo; ls m
+$ vdisk umount m; vdisk export a.vdk@one one.raw; head -c 5 one.raw; echo; ls m
 hello
 $ vdisk umount m
 ! vdisk: no vdisk pool is mounted on DIR/m
 [1]
 $ vdisk umount
-! vdisk: UMOUNT-USAGE
+! vdisk: MNT is missing: see "vdisk umount --help"
 [2]
 $ vdisk mount a.vdk
-! vdisk: MOUNT-USAGE
+! vdisk: MNT is missing: see "vdisk mount --help"
 [2]
 $ vdisk mount a.vdk none
 ! vdisk: cannot mount on DIR/none: No such file or directory
@@ -74,18 +74,18 @@ $ vdisk door add a.vdk --nbd unix:n.sock
 ! vdisk: there is a door at unix:DIR/n.sock already
 [1]
 $ vdisk create b.vdk --size 1M; vdisk serve b.vdk --nbd unix:n.sock
-! vdisk: BUSY-SOCKET
+! vdisk: unix:n.sock: cannot listen: Address already in use
 [1]
 $ vdisk serve b.vdk --vhost a.vdk
-! vdisk: VHOST-FILE
+! vdisk: a.vdk is not a directory
 [1]
 $ stop s
 # without /dev/fuse, and without permission
 $ unshare -m sh -c 'mount -t tmpfs none /dev && exec vdisk mount a.vdk m'
-! vdisk: NO-FUSE
+! vdisk: /dev/fuse is missing: load the kernel module with "modprobe fuse"
 [1]
 $ as-nobody vdisk mount a.vdk m
-! vdisk: NOBODY
+! vdisk: nobody cannot write a.vdk, which belongs to root (mode 0600): ask root for access, or run this as root
 [8]
 $ chmod 755 .; as-nobody vdisk umount m
 ! vdisk: no vdisk pool is mounted on DIR/m
