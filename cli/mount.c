@@ -5,6 +5,7 @@
  */
 #include "cli/cli_priv.h"
 
+#include "core/base/log.h"
 #include "fuse/fuse.h"
 #include "server/owner.h"
 
@@ -46,6 +47,8 @@ static void begun(struct cli *c, const char *where)
     if (text && c->detach_fd >= 0) {
         cli_detached(c, text);
         cli_log_background();
+        if (chdir("/") < 0) /* where it was started is not to be kept from being unmounted */
+            vd_log(VD_LOG_DEBUG, "cannot leave the working directory: %s", strerror(errno));
     } else if (text && c->json) {
         cli_json(c, json_incref(v));
         fflush(stdout);

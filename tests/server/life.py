@@ -7,6 +7,7 @@ usage: life.py VDISK UNITS-DIRECTORY
 """
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 VDISK, UNITS = (os.path.abspath(a) for a in sys.argv[1:3])
@@ -164,6 +166,28 @@ def metrics():
     idle.close()
 
 
+# ---- a terminal ----
+
+def terminal():
+    server = Server("p.vdk", "--nbd", "unix:t.sock")
+    for how in ("q", "interrupt"):
+        ours, theirs = pty.openpty()
+        before = termios.tcgetattr(theirs)
+        top = subprocess.Popen([VDISK, "top", "--interval", "0.2"], stdin=theirs, stdout=theirs, stderr=theirs)
+        drawn = b""
+        while drawn.count(b"q ends this") < 2:
+            drawn += os.read(ours, 4096)
+        if how == "q":
+            os.write(ours, b"q")
+        else:
+            top.send_signal(signal.SIGINT)
+        check(top.wait(HANG) == 0 and b"\033[H\033[J" in drawn and b"disk" in drawn and
+              termios.tcgetattr(theirs) == before, f"top redraws, ends by {how}, and leaves the terminal as it was")
+        os.close(ours)
+        os.close(theirs)
+    server.end()
+
+
 # ---- systemd ----
 
 def systemd():
@@ -283,7 +307,7 @@ def main():
         os.chdir(where)
         os.environ.update(VDISK_RUNTIME_DIR=os.path.join(where, "run"), VDISK_CONFIG_DIR=os.path.join(where, "config"))
         vdisk("create", "p.vdk", "--size", "64M")
-        for part in (metrics, systemd, units, journal, limited_end, killed):
+        for part in (metrics, terminal, systemd, units, journal, limited_end, killed):
             part()
         os.chdir("/")
     sys.exit(1 if FAILED else 0)
