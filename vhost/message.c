@@ -293,6 +293,8 @@ static int set_vring_call(struct vhost_conn *c, struct message *m)
     if (q->call_fd >= 0)
         close(q->call_fd);
     q->call_fd = fd;
+    if (q->started)
+        ring_call(q); /* the last one may have gone to nobody */
     return 0;
 }
 

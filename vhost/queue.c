@@ -105,6 +105,8 @@ int queue_start(struct vhost_queue *q)
     if (r < 0)
         return r == -EPROTO ? conn_refuse(c, "the in-flight memory makes no sense") : r;
     q->started = true;
+    /* A server before us may have died between the used ring and the call. */
+    ring_call(q);
     r = ring_resubmit(q, heads, n);
     if (r < 0)
         return r;

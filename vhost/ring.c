@@ -257,6 +257,13 @@ static bool call_wanted(struct vhost_queue *q)
     return first || vring_need_event(event, q->used_idx, before);
 }
 
+void ring_call(struct vhost_queue *q)
+{
+    uint64_t one = 1;
+    ssize_t n = q->call_fd >= 0 ? write(q->call_fd, &one, sizeof(one)) : 0;
+    (void)n; /* a full counter is a call that is already there */
+}
+
 static int used_dirty(struct vhost_queue *q, size_t off, size_t len)
 {
     return q->addr.flags & VHOST_ADDR_LOG ? memory_dirty(q->conn, q->addr.log + off, len) : 0;
@@ -284,11 +291,8 @@ void ring_publish(struct vhost_queue *q)
         __atomic_store_n(&q->used->idx, htole16(q->used_idx), __ATOMIC_RELEASE);
         (void)used_dirty(q, 0, offsetof(struct vring_used, ring));
         inflight_batch_end(q, &reqs);
-        if (call_wanted(q) && q->call_fd >= 0) {
-            uint64_t one = 1;
-            ssize_t n = write(q->call_fd, &one, sizeof(one));
-            (void)n; /* a full counter is a call that is already there */
-        }
+        if (call_wanted(q))
+            ring_call(q);
     }
     for (struct vd_list *l; (l = vd_list_pop(&reqs));) {
         struct vhost_req *req = vd_container_of(l, struct vhost_req, link);

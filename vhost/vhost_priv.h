@@ -256,6 +256,8 @@ void publisher_main(void *conn);
 void ring_fetch(struct vhost_queue *q);
 /* Starts requests that a server before us had taken. */
 int ring_resubmit(struct vhost_queue *q, const uint16_t *heads, unsigned n);
+/* Tells the guest to look at the used ring. */
+void ring_call(struct vhost_queue *q);
 /* Hands back all of queue->done. */
 void ring_publish(struct vhost_queue *q);
 

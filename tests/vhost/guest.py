@@ -30,10 +30,17 @@ class Server:
         self.start()
 
     def start(self):
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
-                                            stdout=subprocess.PIPE, stderr=log, text=True)
-        check(self.process.stdout.readline().strip() == self.dir, "the server does not start")
+        """The kernel may hold the socket of a killed server for a moment more."""
+        deadline = time.monotonic() + HANG
+        while True:
+            with open(self.log, "ab") as log:
+                self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
+                                                stdout=subprocess.PIPE, stderr=log, text=True)
+            if self.process.stdout.readline().strip() == self.dir:
+                return
+            self.process.wait()
+            check(time.monotonic() < deadline, "the server does not start")
+            time.sleep(0.05)
 
     def kill(self):
         self.process.kill()
