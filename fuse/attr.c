@@ -14,8 +14,9 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define COUNT_NS UINT64_C(50000000)        /* counting a live volume takes no longer */
-#define COUNT_KEEP_NS UINT64_C(1000000000) /* and is not done again for so long */
+#define COUNT_NS UINT64_C(50000000)            /* counting a live volume takes no longer */
+#define COUNT_SNAPSHOT_NS UINT64_C(1000000000) /* a snapshot, which is counted once */
+#define COUNT_KEEP_NS UINT64_C(1000000000)     /* and is not done again for so long */
 
 struct find {
     const struct vd_uuid *id;
@@ -85,36 +86,38 @@ static int snapshot_get(struct vd_fuse_server *s, struct fnode *n, struct finfo 
     return 0;
 }
 
-/* Counts what is not a hole, until `end_ns`; false if that was too early. VD_YIELDS */
-static bool count_data(struct vd_fuse_server *s, struct vd_disk *disk, uint64_t end_ns,
-                       uint64_t *ret)
+/* Counts what is not a hole, until `end_ns`; *ret_off: how far it got. Where there is nothing it
+ * takes longer and longer strides: a large disk is mostly empty. VD_YIELDS */
+static int count_data(struct vd_fuse_server *s, struct vd_disk *disk, uint64_t end_ns,
+                      uint64_t *ret, uint64_t *ret_off)
 {
     struct vd_disk_info info;
     struct vd_extent ext[32];
+    uint64_t stride = VD_GIB(1), sum = 0, off = 0;
     vd_disk_info(disk, &info);
-    *ret = 0;
-    for (uint64_t off = 0; off < info.size;) {
+    while (off < info.size && vd_loop_now_ns(s->loop) < end_ns) {
         int n = (int)VD_ARRAY_SIZE(ext);
-        /* A piece at a time, so that the time is looked at. */
-        uint64_t len = VD_MIN(info.size - off, VD_GIB(1));
-        if (vd_disk_extents(disk, off, len, ext, &n) < 0 || n == 0)
-            return false;
+        uint64_t before = sum;
+        int r = vd_disk_extents(disk, off, VD_MIN(info.size - off, stride), ext, &n);
+        if (r < 0)
+            return r;
         for (int i = 0; i < n; i++) {
             if (!(ext[i].flags & VD_EXTENT_HOLE))
-                *ret += ext[i].len;
+                sum += ext[i].len;
             off += ext[i].len;
         }
-        if (vd_loop_now_ns(s->loop) > end_ns)
-            return off >= info.size;
-        vd_disk_info(disk, &info);
+        stride = sum > before ? VD_GIB(1) : VD_MIN(2 * stride, VD_VOLUME_MAX / 4);
+        vd_disk_info(disk, &info); /* it may have been resized */
     }
-    return true;
+    *ret = sum;
+    *ret_off = VD_MIN(off, info.size);
+    return 0;
 }
 
 /* Makes info->usage as true as it can be. VD_YIELDS */
 static void usage_count(struct vd_fuse_server *s, struct fnode *n, struct finfo *info)
 {
-    uint64_t now = vd_loop_now_ns(s->loop), counted;
+    uint64_t now = vd_loop_now_ns(s->loop), counted, off;
     struct vd_target t = {.volume = n->volume, .snapshot = n->snapshot[0] ? n->snapshot : NULL};
     struct vd_disk *disk;
     if (n->usage_ns > 0 && (t.snapshot || now - n->usage_ns < COUNT_KEEP_NS)) {
@@ -123,10 +126,15 @@ static void usage_count(struct vd_fuse_server *s, struct fnode *n, struct finfo 
     }
     if (vd_store_open(s->store, t, true, &disk, NULL) < 0)
         return;
-    if (count_data(s, disk, t.snapshot ? UINT64_MAX : now + COUNT_NS, &counted))
-        info->usage = counted;
-    else
-        info->usage = VD_MAX(info->usage, counted);
+    if (count_data(s, disk, now + (t.snapshot ? COUNT_SNAPSHOT_NS : COUNT_NS), &counted, &off) ==
+        0) {
+        if (off >= info->size)
+            info->usage = counted;
+        else if (t.snapshot && off > 0) /* the store has no number: the rest is as what was seen */
+            info->usage = (uint64_t)((double)counted / (double)off * (double)info->size);
+        else
+            info->usage = VD_MAX(info->usage, counted);
+    }
     vd_disk_unref(disk);
     n->usage = info->usage;
     n->usage_ns = vd_loop_now_ns(s->loop);

@@ -164,7 +164,7 @@ void ffile_write(struct fjob *j)
     uint64_t len = j->len;
     uint64_t off = fhandle_clip(j->h, j->off, &len);
     /* A disk does not grow by being written to, no more than a block device does. */
-    int r = !d->writable ? -EBADF : len == 0 && j->len > 0 ? -ENOSPC : 0;
+    int r = !d->writable ? -EBADF : d->gone ? -ENODEV : len == 0 && j->len > 0 ? -ENOSPC : 0;
     if (r == 0)
         r = fdisk_enter(d);
     if (r == 0) {

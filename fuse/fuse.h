@@ -21,7 +21,7 @@ struct vd_fuse_server;
 
 enum vd_fuse_flags {
     VD_FUSE_READ_ONLY = 1,  /* every file is read-only, no snapshot is taken or deleted */
-    VD_FUSE_ALLOW_OTHER = 2 /* other users may use it, by the files' modes */
+    VD_FUSE_ALLOW_OTHER = 2 /* other users may use it: modes are 0666 less the process's umask */
 };
 
 /* Mounts on the directory `mountpoint`. The store must outlive the server. Error ids: no-fuse
@@ -40,7 +40,9 @@ void vd_fuse_on_end(struct vd_fuse_server *server, void (*fn)(void *arg), void *
 /* One for each volume or snapshot that is open. */
 int vd_fuse_clients(const struct vd_fuse_server *server, vd_door_client_fn *fn, void *arg);
 /* Unmounts what is left of a killed server at `mountpoint`, or asks a living one to end. -EINVAL
- * "not-mounted" where nothing of ours is mounted. May be called without a loop. */
+ * "not-mounted" where nothing of ours is mounted, -EBUSY "mount-busy" while files are open there.
+ * May be called without a loop; never on the loop of the server that lives there (its vd_fuse_stop
+ * is for that), which would have to answer meanwhile. */
 int vd_fuse_umount(const char *mountpoint, struct vd_error *err);
 
 #endif

@@ -155,6 +155,9 @@ struct vd_fuse_server {
     struct vd_group fibers;
 };
 
+/* thread.c: runs fn(arg) where it may be held up until this server has answered. VD_YIELDS */
+int fthread_run(int (*fn)(void *arg), void *arg);
+
 /* mount.c: everything here may block, for paths may lead through mounts that we serve ourselves. */
 /* The full path, when something can be mounted there; to be freed. */
 int fmount_check(const char *path, char **ret, struct vd_error *err);

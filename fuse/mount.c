@@ -3,7 +3,7 @@
  * Mounting and unmounting. Root does it itself, others through fusermount3.
  *
  * Everything here blocks, and a path may lead through files that this process serves: it runs on
- * offload threads, or in programs that serve nothing.
+ * threads of its own (thread.c), or in programs that serve nothing.
  */
 #include "core/base/log.h"
 #include "fuse/fuse_priv.h"

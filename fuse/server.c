@@ -6,7 +6,7 @@
  *  1. The receiving fiber waits for nothing but requests, and for room when too much is under way;
  *     room comes from workers, which need no request to be received first.
  *  2. Whatever may make the kernel ask us something (paths, unmounting, dropping its pages) happens
- *     on offload threads, while we receive.
+ *     on other threads (thread.c), while we receive.
  *
  * Stopping, in order: what the kernel has to write back is taken; the mount goes, lazily where
  * files are open; pages that are stale are settled; nothing more is received; what is under way is
@@ -115,7 +115,7 @@ struct start_call {
     struct vd_error *err;
 };
 
-static int mount_offloaded(void *arg)
+static int mount_threaded(void *arg)
 {
     struct start_call *c = arg;
     struct vd_fuse_server *s = c->server;
@@ -128,7 +128,7 @@ static int mount_offloaded(void *arg)
     return r;
 }
 
-static int unmount_offloaded(void *arg)
+static int unmount_threaded(void *arg)
 {
     fmount_unmount(arg);
     return 0;
@@ -238,7 +238,7 @@ int vd_fuse_start(struct vd_loop *loop, struct vd_store *store, const char *moun
     if (!s)
         return vd_fail(err, -ENOMEM, "no-memory", "not enough memory for a mount");
     struct start_call call = {s, mountpoint, err};
-    int r = vd_offload(mount_offloaded, &call);
+    int r = fthread_run(mount_threaded, &call);
     if (r == 0) {
         vd_poll_init(&s->poll, fuse_session_fd(s->session));
         r = fsession_tune(s);
@@ -261,7 +261,7 @@ void vd_fuse_stop(struct vd_fuse_server *s)
         return;
     s->stopping = true;
     if (!s->ended)
-        vd_offload(unmount_offloaded, s->mountpoint);
+        fthread_run(unmount_threaded, s->mountpoint);
     fstale_stop(s);
     vd_poll_kick(&s->poll);
     vd_wake_all(&s->room_q);

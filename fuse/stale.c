@@ -18,7 +18,7 @@ struct fstale {
     size_t count;
 };
 
-/* A batch, on an offload thread. */
+/* A batch, on a thread of its own. */
 static int tell(void *arg)
 {
     struct vd_list *batch = arg;
@@ -58,7 +58,7 @@ static void stale_main(void *arg)
             vd_wait(&s->stale_q);
             continue;
         }
-        vd_offload(tell, &batch);
+        fthread_run(tell, &batch);
         for (struct vd_list *l; (l = vd_list_pop(&batch));)
             finish(vd_container_of(l, struct fstale, link));
         vd_wake_all(&s->room_q);

@@ -24,9 +24,9 @@ KINDS = {
 }
 
 
-def run(*args):
+def run(*args, cwd=None):
     p = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                       errors="replace", timeout=240)
+                       errors="replace", timeout=240, cwd=cwd)
     if p.returncode != 0:
         raise RuntimeError(f"{' '.join(args)} ended with {p.returncode}: {p.stdout[-600:]}")
     return p.stdout
@@ -130,6 +130,28 @@ def filesystems(m, c):
             c.check(f"{kind}: all steps go well", False, f"{e}")
 
 
+def pool_on_a_mount(exe, m, c):
+    """A pool whose file lies on a file system on a disk of another: what the kernel has to write out
+    for the one waits for the other, down to the host."""
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        return
+    at = os.path.join(m.tmp, "fs")
+    data = os.path.join(m.tmp, "data")
+    with open(data, "wb") as f:
+        f.write(os.urandom(64 * MIB))
+    with Loop(m.path("below/disk.raw")) as dev:
+        run("mkfs.ext4", "-q", "-F", dev)
+        with At(dev, at), Mounted(exe, where=at, disk=256 * MIB) as inner:
+            for off in (0, 128):
+                run("dd", f"if={data}", f"of={inner.path('disk/disk.raw')}", "bs=1M", "conv=notrunc,fsync",
+                    f"seek={off}", "status=none")
+            run("sync", "-f", at)
+            run("cmp", "-n", str(64 * MIB), data, inner.path("disk/disk.raw"))
+            c.check("a pool on a disk of a mount is written and read", True)
+            status, out = inner.stop()
+            c.check("and its server ends well", status == 0, out)
+
+
 def fio(m, c):
     if not shutil.which("fio"):
         print("skipped: fio is not installed")
@@ -144,7 +166,7 @@ def fio(m, c):
         try:
             run("fio", "--name=v", f"--filename={m.path('fio/disk.raw')}", "--rw=randwrite",
                 "--size=64m", "--iodepth=32", "--verify=crc32c", "--verify_fatal=1",
-                "--do_verify=1", "--allow_file_create=0", "--randrepeat=0", *options)
+                "--do_verify=1", "--allow_file_create=0", "--randrepeat=0", *options, cwd=m.tmp)
             c.check(f"fio verifies {what}", True)
         except RuntimeError as e:
             c.check(f"fio verifies {what}", False, f"{e}")
@@ -154,8 +176,9 @@ def main():
     skip_unless_fuse()
     c = Checks()
     size = 512 * MIB
-    with Mounted(sys.argv[1], ext4=size, xfs=size, btrfs=size, fio=64 * MIB) as m:
+    with Mounted(sys.argv[1], ext4=size, xfs=size, btrfs=size, below=size, fio=64 * MIB) as m:
         fio(m, c)
+        pool_on_a_mount(sys.argv[1], m, c)
         filesystems(m, c)
         status, out = m.stop()
         c.check("the server ends well", status == 0, out)

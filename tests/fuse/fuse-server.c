@@ -5,9 +5,9 @@
  *   --volume NAME=BYTES (made unless it is there)   --read-only   --allow-other
  * Prints the mount point when it is mounted, then does what standard input says, a line each, and
  * answers each with "ok" or "error ID: MESSAGE":
- *   create V@S   delete V@S   rollback V@S   clone V@S W   resize V BYTES   rename V W   volume V BYTES
- *   write V OFF LEN BYTE (as another door would)   clients   umount MNT   flush
- * The end of the input, SIGTERM or SIGINT stop it; so does an unmount ("ended").
+ *   create V@S   delete V@S   rollback V@S   clone V@S W   resize V BYTES   rename V W   volume V
+ * BYTES write V OFF LEN BYTE (as another door would)   clients   umount MNT   flush The end of the
+ * input, SIGTERM or SIGINT stop it; so does an unmount ("ended").
  */
 #include "core/base/log.h"
 #include "core/io/dev.h"

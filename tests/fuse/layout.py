@@ -195,7 +195,20 @@ def changes(m, c):
             c.check("a volume whose file is open is not deleted", False)
         except Refused as e:
             c.check("a volume whose file is open is not deleted", "volume-busy" in str(e), f"{e}")
-    c.check("nobody is told of when all is closed", m.ask("clients") == [])
+    c.comes("nobody is told of when all is closed", lambda: m.ask("clients"), [])
+    huge = (1 << 63) - MIB
+    m.ask(f"volume huge {huge}")
+    os.mkdir(m.path("huge/snapshots/empty"))
+    for where in ("huge", "huge/snapshots/empty"):
+        st = os.stat(m.path(where, "disk.raw"))
+        c.check(f"{where}: as large as can be, and empty", (st.st_size, st.st_blocks) == (huge, 0))
+        c.check(f"{where}: without partitions", os.listdir(m.path(where, "partitions")) == [])
+    put(m.path("huge/disk.raw"), huge - 5, b"there")
+    with open(m.path("huge/disk.raw"), "rb", buffering=0) as f:
+        at = os.lseek(f.fileno(), 0, os.SEEK_DATA)
+        c.check("its end is found", huge - 4096 <= at <= huge - 5, f"{at}")
+    c.comes("a closed file is let go of", lambda: m.ask("clients"), [])
+    m.ask("delete huge")
     m.ask("volume new 1048576")
     c.check("a new volume appears", os.stat(m.path("new/disk.raw")).st_size == MIB)
     m.ask("delete new")

@@ -94,8 +94,8 @@ class Checks:
         self.bad += not good
 
     def comes(self, what, fn, want):
-        """The kernel is told on another thread: it takes a moment, which a busy machine may make
-        long."""
+        """The kernel is told of changes on another thread, and tells of closed files when it likes:
+        that takes a moment, which a busy machine may make long."""
         for _ in range(30000):
             if fn() == want:
                 break
