@@ -174,7 +174,10 @@ void cli_journal_pool(const char *pool);
 /* Standard error is gone: the journal gets the lines, where there is one. */
 void cli_log_background(void);
 
-/* cmd_door.c: whether the option is one that names a door. */
+/* cmd_door.c: the full path of what need not be there, but its directory has to be; NULL if that is
+ * not. Does not look at the last part: what is mounted there may not answer. Free with free(). */
+char *cli_full_path(const char *path);
+/* Whether the option is one that names a door. */
 bool cli_is_door(const struct cli_value *v);
 
 /* progress.c */

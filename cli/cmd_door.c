@@ -10,16 +10,28 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Joins it to the working directory, which is not the server's. Free with free(). */
-static char *absolute(const char *path)
+char *cli_full_path(const char *path)
 {
-    char *dir, *full;
-    if (*path == '/')
-        return strdup(path);
-    dir = getcwd(NULL, 0);
-    if (!dir || asprintf(&full, "%s/%s", dir, path) < 0)
+    char *copy = strdup(path), *full = NULL;
+    if (!copy)
+        return NULL;
+    size_t n = strlen(copy);
+    while (n > 1 && copy[n - 1] == '/')
+        copy[--n] = 0;
+    char *slash = strrchr(copy, '/');
+    const char *name = slash ? slash + 1 : copy;
+    if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        full = realpath(copy, NULL);
+        free(copy);
+        return full;
+    }
+    if (slash)
+        *slash = 0;
+    char *dir = realpath(!slash ? "." : *copy ? copy : "/", NULL);
+    if (dir && asprintf(&full, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) < 0)
         full = NULL;
     free(dir);
+    free(copy);
     return full;
 }
 
@@ -29,8 +41,8 @@ static json_t *absolute_json(const char *text, bool address)
     if (!text || (address && strncmp(text, "unix:", 5) != 0))
         return text ? json_string(text) : NULL;
     const char *path = address ? text + 5 : text;
-    char *full = *path ? absolute(path) : strdup("");
-    json_t *v = full ? json_sprintf("%s%s", address ? "unix:" : "", full) : NULL;
+    char *full = *path ? cli_full_path(path) : NULL;
+    json_t *v = json_sprintf("%s%s", address ? "unix:" : "", full ? full : path);
     free(full);
     return v;
 }

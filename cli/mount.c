@@ -12,33 +12,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* The directory's full path; free with free(). Does not look at what is mounted there, which may
- * not answer. */
-static char *full_path(const char *path)
-{
-    char *copy = strdup(path), *full = NULL;
-    if (!copy)
-        return NULL;
-    size_t n = strlen(copy);
-    while (n > 1 && copy[n - 1] == '/')
-        copy[--n] = 0;
-    char *slash = strrchr(copy, '/');
-    const char *name = slash ? slash + 1 : copy;
-    if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
-        full = realpath(copy, NULL);
-        free(copy);
-        return full;
-    }
-    if (slash)
-        *slash = 0;
-    char *dir = realpath(!slash ? "." : *copy ? copy : "/", NULL);
-    if (dir && asprintf(&full, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) < 0)
-        full = NULL;
-    free(dir);
-    free(copy);
-    return full;
-}
-
 /* Has begun, if a parent waits for that. */
 static void begun(struct cli *c, const char *where)
 {
@@ -111,7 +84,7 @@ int cli_mount(struct cli *c)
         r = cli_fail(c, -EINVAL, "target-invalid",
                      "a pool is mounted as a whole: leave the volume and snapshot out");
     const char *given = c->args[c->n_args - 1];
-    char *where = full_path(given);
+    char *where = cli_full_path(given);
     if (r == 0 && !where)
         r = cli_fail(c, -ENOENT, "mountpoint-invalid", "%s does not exist: make the directory",
                      given);
@@ -174,7 +147,7 @@ static int unmount(void *arg)
 
 int cli_umount(struct cli *c)
 {
-    char *where = full_path(c->args[0]), *path;
+    char *where = cli_full_path(c->args[0]), *path;
     if (!where)
         return cli_fail(c, -ENOENT, "mountpoint-invalid", "%s does not exist", c->args[0]);
     int r;

@@ -40,10 +40,12 @@ static const struct door_kind *kind_find(const char *name)
     return NULL;
 }
 
-char *door_full_address(const char *address)
+/* "unix:PATH" or a path with the full path, or the address as it is. NULL when out of memory. */
+static char *full_address(const struct vd_door *d)
 {
+    const char *address = d->kind->address(d);
     const char *scheme = strncmp(address, "unix:", 5) == 0 ? "unix:" : "";
-    if (strncmp(address, "tcp:", 4) == 0 || strncmp(address, "fd:", 3) == 0)
+    if (d->kind->mounts || strncmp(address, "tcp:", 4) == 0 || strncmp(address, "fd:", 3) == 0)
         return strdup(address);
     char *path = realpath(address + strlen(scheme), NULL), *full;
     int n = asprintf(&full, "%s%s", scheme, path ? path : address + strlen(scheme));
@@ -74,6 +76,7 @@ static void door_free(struct vd_door *d)
         return;
     vd_tls_free(d->tls);
     vd_gate_free(d->gate);
+    free(d->full);
     free(d);
 }
 
@@ -93,15 +96,16 @@ static struct vd_door *door_new(struct vd_owner *o, const struct door_kind *kind
     return NULL;
 }
 
-/* What errors about busy volumes call it. */
-static int name_gate(struct vd_door *d)
+/* What errors about busy volumes call it, and what it is found by. */
+static int name_door(struct vd_door *d)
 {
     char *name;
     if (asprintf(&name, "%s %s", d->kind->name, d->kind->address(d)) < 0)
         return -ENOMEM;
     int r = vd_gate_rename(d->gate, name);
     free(name);
-    return r;
+    d->full = full_address(d);
+    return d->full ? r : -ENOMEM;
 }
 
 static int door_start(struct vd_door *d, const struct vd_door_options *opt, struct vd_error *err)
@@ -140,7 +144,7 @@ int vd_door_open(struct vd_owner *o, const struct vd_door_options *opt, struct v
         return r;
     }
     /* The owner may have begun to end meanwhile, and has closed what was in the list. */
-    r = name_gate(d);
+    r = name_door(d);
     if (r < 0 || o->closing) {
         d->kind->stop(d);
         door_free(d);
@@ -184,18 +188,13 @@ bool vd_door_tls(const struct vd_door *d)
 
 struct vd_door *vd_door_find(struct vd_owner *o, const char *address)
 {
-    char *want = door_full_address(address);
-    struct vd_door *found = NULL;
     vd_list_each (it, &o->doors) {
         struct vd_door *d = door_of(it);
-        char *is = door_full_address(d->kind->address(d));
-        if (want && is &&
-            (strcmp(is, want) == 0 || (strncmp(is, "unix:", 5) == 0 && !strcmp(is + 5, want))))
-            found = d;
-        free(is);
+        if (strcmp(d->full, address) == 0 || strcmp(d->kind->address(d), address) == 0 ||
+            (strncmp(d->full, "unix:", 5) == 0 && strcmp(d->full + 5, address) == 0))
+            return d;
     }
-    free(want);
-    return found;
+    return NULL;
 }
 
 static void door_refresh(struct vd_door *d)

@@ -30,7 +30,8 @@ const char *const *vd_door_kinds(void);
  * shows who they are; -EEXIST "door-exists" where that door is open already. VD_YIELDS */
 int vd_door_open(struct vd_owner *o, const struct vd_door_options *opt, struct vd_door **ret,
                  struct vd_error *err);
-/* NULL when there is none. `address` as vd_doors_json has it; a path will do for unix:PATH. */
+/* NULL when there is none. `address` as vd_doors_json has it, or with the full path; a path will do
+ * for unix:PATH. */
 struct vd_door *vd_door_find(struct vd_owner *o, const char *address);
 /* {"kind", "address", "uri", "tls", "read_only", "clients": [...]} */
 json_t *vd_door_json(const struct vd_door *d);

@@ -61,7 +61,7 @@ static const char *fuse_address(const struct vd_door *d)
 
 static char *fuse_uri(const struct vd_door *d)
 {
-    return strdup(fuse_address(d));
+    return strdup(d->full);
 }
 
 static int fuse_clients(const struct vd_door *d, vd_door_client_fn *fn, void *arg)
@@ -76,4 +76,5 @@ const struct door_kind door_fuse = {
     .address = fuse_address,
     .uri = fuse_uri,
     .clients = fuse_clients,
+    .mounts = true,
 };

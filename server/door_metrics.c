@@ -247,14 +247,10 @@ static const char *metrics_address(const struct vd_door *d)
 
 static char *metrics_uri(const struct vd_door *d)
 {
-    char *full = door_full_address(metrics_address(d)), *uri = NULL;
-    int n = -1;
-    if (full && strncmp(full, "tcp:", 4) == 0)
-        n = asprintf(&uri, "http://%s/metrics", full + 4);
-    else if (full)
-        n = asprintf(&uri, "%s", full);
-    free(full);
-    return n < 0 ? NULL : uri;
+    char *uri;
+    if (strncmp(d->full, "tcp:", 4) != 0)
+        return strdup(d->full);
+    return asprintf(&uri, "http://%s/metrics", d->full + 4) < 0 ? NULL : uri;
 }
 
 const struct door_kind door_metrics = {

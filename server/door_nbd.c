@@ -67,14 +67,13 @@ static const char *nbd_address(const struct vd_door *d)
 /* "nbd+unix:///?socket=PATH", "nbd://HOST:PORT", or "nbds://" with TLS. */
 static char *nbd_uri(const struct vd_door *d)
 {
-    char *full = door_full_address(nbd_address(d)), *uri = NULL;
-    int n = -1;
-    if (full && strncmp(full, "unix:", 5) == 0)
-        n = asprintf(&uri, "nbd+unix:///?socket=%s", full + 5);
-    else if (full)
+    char *uri;
+    int n;
+    if (strncmp(d->full, "unix:", 5) == 0)
+        n = asprintf(&uri, "nbd+unix:///?socket=%s", d->full + 5);
+    else
         n = asprintf(&uri, "%s://%s", d->tls ? "nbds" : "nbd",
-                     strncmp(full, "tcp:", 4) == 0 ? full + 4 : full);
-    free(full);
+                     strncmp(d->full, "tcp:", 4) == 0 ? d->full + 4 : d->full);
     return n < 0 ? NULL : uri;
 }
 

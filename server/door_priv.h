@@ -18,7 +18,9 @@ struct door_kind {
     /* Finishes requests, frees d->server. VD_YIELDS */
     void (*stop)(struct vd_door *d);
     const char *(*address)(const struct vd_door *d);
-    char *(*uri)(const struct vd_door *d); /* free with free(); NULL when out of memory */
+    /* Made from d->full; free with free(); NULL when out of memory. */
+    char *(*uri)(const struct vd_door *d);
+    bool mounts; /* looking at its address asks this very process, so the loop must not do it */
     int (*clients)(const struct vd_door *d, vd_door_client_fn *fn, void *arg);
     int (*refresh)(struct vd_door *d, struct vd_error *err); /* VD_YIELDS */
     void (*trim)(struct vd_door *d);
@@ -32,14 +34,12 @@ struct vd_door {
     const struct door_kind *kind;
     struct vd_gate *gate; /* what it serves */
     void *server;         /* the kind's */
+    char *full;           /* its address with the full path */
     struct vd_tls *tls;   /* NULL = in the clear */
     bool read_only;
     uint64_t refreshed; /* after which of the owner's volume_changes */
     unsigned busy;      /* being refreshed: it is not to be freed */
     struct vd_waitq idle;
 };
-
-/* "unix:PATH" or a path with the full path, or the address as it is; free with free(). */
-char *door_full_address(const char *address);
 
 #endif

@@ -30,7 +30,7 @@ static const char *vhost_address(const struct vd_door *d)
 /* The directory of the sockets: there is no URI for such disks. */
 static char *vhost_uri(const struct vd_door *d)
 {
-    return door_full_address(vhost_address(d));
+    return strdup(d->full);
 }
 
 static int vhost_clients(const struct vd_door *d, vd_door_client_fn *fn, void *arg)

@@ -37,7 +37,7 @@ $ vdisk door add a.vdk --nbd fd:3
 ! vdisk: 'fd:3' is not an address: unix:PATH or tcp:HOST:PORT
 [1]
 $ vdisk door add a.vdk --nbd unix:none/x
-! vdisk: unix:DIR/none/x: cannot listen: No such file or directory
+! vdisk: unix:none/x: cannot listen: No such file or directory
 [3]
 $ vdisk door add a.vdk --metrics tcp:0.0.0.0:0
 ! vdisk: tcp:0.0.0.0:0 can be reached from other machines, and anybody there could read the metrics: take 127.0.0.1, or give --insecure
