@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from guest import Guest, HANG, kernel_options, make_disk  # noqa: E402
 from steps import Scratch, check, run  # noqa: E402
 
-BLOCKS = 400
+BLOCKS = 80
 BLOCK = 16384
 
 
@@ -110,7 +110,7 @@ def step_kill(c):
     """kill -9 of the server, five times, under a writing guest loses nothing."""
     c.guest.run(WRITER)
     kills = 0
-    for goal in range(20, 20 + 5 * 70, 70):
+    for goal in range(8, 8 + 5 * 14, 14):
         while progress(c) < goal:
             time.sleep(0.05)
         c.server.kill()
