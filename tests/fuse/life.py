@@ -108,6 +108,26 @@ def ordinary_user(exe, c):
             c.check("or unmounts it", said.stdout == b"" and m.p.stdout.readline() == "ended\n")
 
 
+def others_allowed(exe, c):
+    """By the umask of the server: read, and not write."""
+    if not os.environ.get("VDISK_TEST_DEV") or not shutil.which("setpriv"):
+        print("skipped: other users on a mount (needs root and setpriv)")
+        return
+    before = os.umask(0o022)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
+        os.chmod(where, 0o755)
+        with Mounted(exe, "--allow-other", where=where, disk=MIB) as m:
+            path = m.path("disk/disk.raw")
+            got = subprocess.run([*NOBODY, "head", "-c", "3", path], stdout=subprocess.PIPE)
+            c.check("others read where they are allowed in", got.stdout == bytes(3))
+            got = subprocess.run([*NOBODY, "sh", "-c", f"exec 3<>{path}"], stderr=subprocess.PIPE)
+            c.check("and do not write where the umask says so", b"Permission denied" in got.stderr)
+            got = subprocess.run([*NOBODY, "mkdir", m.path("disk/snapshots/x")],
+                                 stderr=subprocess.PIPE)
+            c.check("nor take snapshots", b"Permission denied" in got.stderr)
+    os.umask(before)
+
+
 def from_outside(exe, c):
     with Mounted(exe, disk=4 * MIB) as m:
         with open(m.path("disk/disk.raw"), "r+b", buffering=0) as f:
@@ -172,7 +192,7 @@ def main():
     skip_unless_fuse()
     in_own_namespace()
     c, exe = Checks(), os.path.abspath(sys.argv[1])
-    for part in (wrong_points, ordinary_user, from_outside, with_open_files, killed):
+    for part in (wrong_points, ordinary_user, others_allowed, from_outside, with_open_files, killed):
         part(exe, c)
     c.end()
 
