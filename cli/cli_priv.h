@@ -53,6 +53,7 @@ enum cli_common {
     CLI_NO_WAIT = 2,  /* --no-wait */
     CLI_PROGRESS = 4, /* --progress */
     CLI_DETACH = 8,   /* --detach */
+    CLI_BACKGROUND = 16, /* goes on in the background, but with its own --foreground */
 };
 
 struct cli;
@@ -159,6 +160,26 @@ struct cli_end;
 int cli_job_from(struct cli *c, const struct cli_pool *p, const char *command, json_t *args,
                  struct cli_end *source, json_t **ret);
 
+/* serve.c: becomes the owner; waits for a signal, and with_doors also for the last door's end. */
+struct vd_owner;
+int cli_serve_open(struct cli *c, const struct cli_pool *p, struct vd_owner **ret);
+void cli_serve_wait(struct cli *c, struct vd_owner *o, bool with_doors);
+/* cmd_copy.c: a detached child's work has begun: `text` is for its parent; lets go of the terminal.
+ */
+void cli_detached(struct cli *c, const char *text);
+
+/* journal.c: sets the sink for log lines; what pool they are about, once that is known. */
+void cli_log_begin(void);
+void cli_journal_pool(const char *pool);
+/* Standard error is gone: the journal gets the lines, where there is one. */
+void cli_log_background(void);
+
+/* cmd_door.c: the full path of what need not be there, but its directory has to be; NULL if that is
+ * not. Does not look at the last part: what is mounted there may not answer. Free with free(). */
+char *cli_full_path(const char *path);
+/* Whether the option is one that names a door. */
+bool cli_is_door(const struct cli_value *v);
+
 /* progress.c */
 void cli_progress_event(struct cli *c, json_t *event);
 void cli_progress_end(struct cli *c);
@@ -192,6 +213,8 @@ cli_run cli_snapshot_create, cli_snapshot_list, cli_snapshot_delete, cli_snapsho
     cli_snapshot_hold, cli_snapshot_release;
 cli_run cli_rollback, cli_clone, cli_diff, cli_import, cli_export, cli_convert, cli_check,
     cli_serve;
+cli_run cli_mount, cli_umount;
+cli_run cli_door_add, cli_door_remove, cli_door_list, cli_top;
 cli_run cli_job_list, cli_job_wait, cli_job_cancel, cli_job_resume;
 
 #endif

@@ -15,23 +15,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Tells the parent of a detached child that the job runs, and lets go of the terminal. */
-static void on_event(struct cli *c, json_t *event)
+void cli_detached(struct cli *c, const char *text)
 {
-    if (strcmp(get_str(event, "event"), "detached") != 0 || c->detach_fd < 0)
+    if (c->detach_fd < 0)
         return;
-    json_t *v = json_pack("{s:O}", "job", json_object_get(event, "job"));
-    char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
-    if (text && write(c->detach_fd, text, strlen(text)) < 0)
-        c->cancelled = true; /* the parent has gone: nobody will know the number */
-    free(text);
-    json_decref(v);
+    if (write(c->detach_fd, text, strlen(text)) < 0)
+        c->cancelled = true; /* the parent has gone: nobody will know */
     close(c->detach_fd);
     c->detach_fd = -1;
     (void)setsid();
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null >= 0 && fd <= 2; fd++)
         (void)dup2(null, fd);
+}
+
+/* Tells the parent of a detached child that the job runs. */
+static void on_event(struct cli *c, json_t *event)
+{
+    if (strcmp(get_str(event, "event"), "detached") != 0)
+        return;
+    json_t *v = json_pack("{s:O}", "job", json_object_get(event, "job"));
+    char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
+    if (text)
+        cli_detached(c, text);
+    free(text);
+    json_decref(v);
 }
 
 int cli_job_call(struct cli *c, const struct cli_pool *p, const char *command, json_t *args, int fd,

@@ -44,6 +44,33 @@ static const char subformat_help[] =
 static const char snapshot_help[] = "POOL[:VOLUME]@SNAPSHOT";
 static const char pool_help[] = "a registered name, or the path of the pool's file or device";
 
+/* What serve and door add have in common. */
+#define DOORS                                                                                   \
+    {"nbd", CLI_TEXT, "ADDR", "Open an NBD door at unix:PATH, tcp:HOST:PORT or fd:N.",          \
+     .repeat = true},                                                                           \
+        {"vhost", CLI_TEXT, "DIR",                                                              \
+         "Make DIR/VOLUME.sock for each volume: a vhost-user-blk disk for QEMU and its like.",  \
+         .repeat = true},                                                                       \
+        {"fuse", CLI_TEXT, "MNT", "Mount the volumes as files on the directory MNT.",           \
+         .repeat = true},                                                                       \
+        {"allow-other", CLI_FLAG, NULL,                                                         \
+         "Other users may use the files of a FUSE mount, as far as their modes let them."},     \
+        {"metrics", CLI_TEXT, "ADDR",                                                           \
+         "Tell Prometheus what the volumes do, at http://HOST:PORT/metrics: ADDR is "           \
+         "tcp:127.0.0.1:PORT or unix:PATH.",                                                    \
+         .repeat = true},                                                                       \
+        {"tls-cert", CLI_TEXT, "DIR",                                                           \
+         "TCP clients must use TLS. DIR holds server-cert.pem and server-key.pem; with "        \
+         "ca-cert.pem, clients must show a certificate that it signed and that ca-crl.pem, if " \
+         "there is one, does not revoke."},                                                     \
+        {"tls-psk", CLI_TEXT, "FILE",                                                           \
+         "TCP clients must use TLS and know a key in FILE: lines of NAME:HEX, as psktool "      \
+         "writes them."},                                                                       \
+    {                                                                                           \
+        "insecure", CLI_FLAG, NULL,                                                             \
+            "Let anybody connect who can reach a TCP address, whoever it is."                   \
+    }
+
 const struct cli_command cli_commands[] = {
     {"create", "make a disk: a pool of one file with one volume in it",
      "Makes FILE, a pool with one volume. The file takes space as it is written to; its size is "
@@ -143,11 +170,17 @@ const struct cli_command cli_commands[] = {
      cli_volume_resize},
     {"volume set", "set properties of a volume",
      "Properties are read-only (on or off), comment, and user.NAME for anything of your own. An "
-     "empty value unsets a property.",
+     "empty value unsets a property.\n\nlimit.iops (requests per second) and limit.bandwidth "
+     "(bytes "
+     "per second) hold clients back, all clients of the volume together; limit.burst is how long a "
+     "volume that was idle may go unhindered (10s, 500ms; one second if it is not set). They hold "
+     "at once, also for connected clients; flushes are never held back.",
      ARGS({"TARGET", ARG_TARGET, .help = target_help},
           {"PROPERTY=VALUE", ARG_TEXT, .repeat = true, .help = "what to set"}),
      NULL, CLI_POOL, OPENING,
-     EXAMPLES("vdisk volume set tank:golden read-only=on", "Nobody writes to it any more."),
+     EXAMPLES("vdisk volume set tank:golden read-only=on", "Nobody writes to it any more.",
+              "vdisk volume set tank:web limit.iops=1000 limit.bandwidth=50MiB limit.burst=10s",
+              "So that it leaves something to others."),
      cli_volume_set},
     {"volume get", "show properties of a volume",
      "Shows all properties that are set, or the values of those named.",
@@ -293,24 +326,72 @@ const struct cli_command cli_commands[] = {
      "by "
      "its name, --nbd fd:N any listening socket by its number.",
      ARGS({"POOL", ARG_POOL, .help = pool_help}),
-     OPTIONS({"nbd", CLI_TEXT, "ADDR", "Open an NBD door at unix:PATH, tcp:HOST:PORT or fd:N.",
-              .repeat = true},
-             {"tls-cert", CLI_TEXT, "DIR",
-              "TCP clients must use TLS. DIR holds server-cert.pem and server-key.pem; with "
-              "ca-cert.pem, clients must show a certificate that it signed and that ca-crl.pem, if "
-              "there is one, does not revoke."},
-             {"tls-psk", CLI_TEXT, "FILE",
-              "TCP clients must use TLS and know a key in FILE: lines of NAME:HEX, as psktool "
-              "writes them."},
-             {"insecure", CLI_FLAG, NULL,
-              "Let anybody connect who can reach a TCP address, whoever it is."},
-             {"read-only", CLI_FLAG, NULL, "Write nothing, and let others read the pool too."}),
+     OPTIONS(
+         DOORS,
+         {"shared", CLI_FLAG, NULL,
+          "Let clients of several doors write one volume. Without it, a volume that clients of one "
+          "door have open for writing is refused at the others, but for read-only doors."},
+         {"read-only", CLI_FLAG, NULL, "Write nothing, and let others read the pool too."}),
      CLI_POOL, OPENING,
      EXAMPLES("vdisk serve vm.vdk", "Prints the address of its NBD door.",
               "vdisk serve tank --nbd tcp:127.0.0.1:10809 --nbd unix:/run/tank.sock", "Two doors.",
               "vdisk serve tank --nbd tcp:0.0.0.0:10809 --tls-cert /etc/vdisk/tls",
               "For clients on other machines that have a certificate."),
      cli_serve},
+    {"mount", "show a pool's volumes as files",
+     "Mounts the volumes of POOL on the directory MNT: MNT/VOLUME/disk.raw is the volume, "
+     "MNT/VOLUME/snapshots/NAME/disk.raw a snapshot, and partitions/N.raw beside either its "
+     "partitions. mkdir and rmdir below snapshots/ take and delete a snapshot.\n\nA pool that is "
+     "being served gets another door. Else a server is started in the background, which other "
+     "commands find, and which ends when it is unmounted. Ordinary users need fusermount3 (Debian: "
+     "fuse3).",
+     ARGS({"POOL", ARG_POOL, .help = pool_help}, {"MNT", ARG_FILE, .help = "a directory"}),
+     OPTIONS({"read-only", CLI_FLAG, NULL, "Nothing can be written, and no snapshot taken."},
+             {"allow-other", CLI_FLAG, NULL,
+              "Other users may use the files, as far as their modes let them."},
+             {"foreground", CLI_FLAG, NULL, "Stay until it is unmounted."}),
+     CLI_POOL | CLI_BACKGROUND, OPENING,
+     EXAMPLES("vdisk mount vm.vdk /mnt/vm", "mount -o loop /mnt/vm/disk/partitions/1.raw works.",
+              "vdisk mount tank ~/tank --read-only", "To look at old states."),
+     cli_mount},
+    {"umount", "unmount what vdisk mount has mounted",
+     "Makes everything durable and unmounts MNT, also where the server was killed and left a mount "
+     "that nobody answers for.",
+     ARGS({"MNT", ARG_FILE, .help = "where it is mounted"}), NULL, 0, NOT_FOUND | BUSY | PERMISSION,
+     EXAMPLES("vdisk umount /mnt/vm", "All that was written is in the pool."), cli_umount},
+    {"door add", "open another door of a pool that is being served",
+     "Opens doors as the options of serve would have, and prints what clients can connect to. They "
+     "stay until they are removed or the server ends.",
+     ARGS({"POOL", ARG_POOL, .help = pool_help}),
+     OPTIONS(DOORS, {"read-only", CLI_FLAG, NULL, "Nothing can be written through it."}), CLI_POOL,
+     OPENING,
+     EXAMPLES("vdisk door add tank --nbd tcp:127.0.0.1:10809",
+              "NBD over TCP besides what there is.",
+              "vdisk door add tank --metrics tcp:127.0.0.1:9809", "For Prometheus."),
+     cli_door_add},
+    {"door remove", "close a door of a pool that is being served",
+     "Finishes the requests of its clients, disconnects them and closes the door.",
+     ARGS({"POOL", ARG_POOL, .help = pool_help},
+          {"ADDRESS", ARG_TEXT, .help = "as \"vdisk door list\" shows it"}),
+     NULL, CLI_POOL, OPENING,
+     EXAMPLES("vdisk door remove tank tcp:127.0.0.1:10809", "Nobody gets in there any more."),
+     cli_door_remove},
+    {"door list", "list the doors of a pool that is being served",
+     "Lists by what its volumes can be reached, and by how many clients they are.",
+     ARGS({"POOL", ARG_POOL, .help = pool_help}), NULL, CLI_POOL, OPENING,
+     EXAMPLES("vdisk door list tank", "Kind, address and clients of each."), cli_door_list},
+    {"top", "show what volumes do, as it happens",
+     "Shows for each volume of POOL, or of all pools that this user serves: requests and bytes per "
+     "second, the times that half and 99 of 100 requests did not exceed, and how many are in "
+     "flight; for each pool its clients, cleaner and cache. On a terminal it is redrawn until q or "
+     "Ctrl-C; elsewhere each interval is printed.",
+     ARGS({"POOL", ARG_POOL, .optional = true, .help = pool_help}),
+     OPTIONS({"interval", CLI_TEXT, "S", "Seconds between two looks; 1 if it is left out."},
+             {"count", CLI_TEXT, "N", "End after N intervals."}),
+     CLI_POOL, OPENING,
+     EXAMPLES("vdisk top", "All served pools, every second.", "vdisk top tank --json --interval 10",
+              "An object every ten seconds."),
+     cli_top},
     {"job list", "list the long jobs of a pool",
      "Lists what runs and what has ended lately, and imports that were interrupted.",
      ARGS({"POOL", ARG_POOL, .help = pool_help}), NULL, CLI_POOL, OPENING,

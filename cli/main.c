@@ -6,7 +6,6 @@
  */
 #include "cli/cli_priv.h"
 
-#include "core/base/log.h"
 #include "core/codec/tls.h"
 #include "server/wire.h"
 
@@ -18,12 +17,6 @@
 #include <unistd.h>
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, 0};
-
-static void log_sink(void *arg, enum vd_log_level level, const char *message)
-{
-    static const char *const names[] = {"error", "warning", "info", "debug"};
-    fprintf(stderr, "vdisk: %s: %s\n", names[level], message);
-}
 
 static void signal_fiber(void *arg)
 {
@@ -74,7 +67,7 @@ static int run(struct cli *c)
     return c->status;
 }
 
-/* The parent's half of --detach: passes on that the job has begun, or the child's exit status. */
+/* The parent's half: passes on what has begun, or the child's exit status. */
 static int detach_parent(struct cli *c, int fd, pid_t child)
 {
     char text[1024];
@@ -92,13 +85,14 @@ static int detach_parent(struct cli *c, int fd, pid_t child)
     }
     if (c->json)
         cli_json(c, json_incref(job));
-    else
+    else if (json_object_get(job, "job"))
         printf("job %d\n", (int)get_int(json_object_get(job, "job"), "id"));
     json_decref(job);
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
-/* --detach: the job runs in a child, unless the pool is served; then the child just asks for it. */
+/* The job, or the mount, is a child's, unless the pool is served: then the child just asks for it.
+ */
 static int run_detached(struct cli *c)
 {
     int fds[2];
@@ -169,12 +163,7 @@ static void prepare(void)
         fd = dup(fd);
     if (fd >= 0)
         close(fd);
-    const char *level = getenv("VDISK_LOG");
-    vd_log_set_sink(log_sink, NULL,
-                    !level                        ? VD_LOG_WARNING
-                    : strcmp(level, "debug") == 0 ? VD_LOG_DEBUG
-                    : strcmp(level, "info") == 0  ? VD_LOG_INFO
-                                                  : VD_LOG_WARNING);
+    cli_log_begin();
 }
 
 int main(int argc, char **argv)
@@ -208,5 +197,6 @@ int main(int argc, char **argv)
         cli_report(&c);
         return EXIT_USAGE;
     }
-    return cli_flag(&c, "detach") ? run_detached(&c) : run(&c);
+    bool background = (c.cmd->common & CLI_BACKGROUND) && !cli_flag(&c, "foreground");
+    return background || cli_flag(&c, "detach") ? run_detached(&c) : run(&c);
 }

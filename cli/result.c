@@ -56,6 +56,7 @@ static const char *advice(const char *id)
         {"volume-not-found", "\"vdisk ls POOL\" lists the volumes"},
         {"snapshot-not-found", "\"vdisk snapshot list POOL\" lists the snapshots"},
         {"job-not-found", "\"vdisk job list POOL\" lists the jobs"},
+        {"not-served", "\"vdisk serve POOL\" serves it"},
         {"volume-exists", "choose another name, or delete it first"},
         {"snapshot-exists", "choose another name, or delete it first"},
         {"snapshot-held", "release its holds first"},

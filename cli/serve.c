@@ -44,18 +44,23 @@ static void notify(const char *state)
 }
 
 /* Waits for a short command to end, but not for another server. */
-static int open_owner(struct cli *c, const struct cli_pool *p, struct vd_owner **ret)
+int cli_serve_open(struct cli *c, const struct cli_pool *p, struct vd_owner **ret)
 {
     struct vd_owner_options opt = {.name = c->name,
                                    .uuid = p->uuid,
                                    .read_only = cli_flag(c, "read-only"),
                                    .serving = true,
+                                   .shared = cli_flag(c, "shared"),
                                    .listen = true};
     struct vd_loop *loop = vd_loop_current();
     uint64_t start = vd_loop_now_ns(loop);
     char who[128];
+    vd_waitq_init(&ending);
+    c->on_signal = on_signal;
     for (;;) {
         int r = vd_owner_open(p->path, &opt, ret, &c->err);
+        if (r == 0)
+            cli_journal_pool(*(*ret)->pool_name ? (*ret)->pool_name : (*ret)->full_path);
         if (r != -EBUSY && r != -EADDRINUSE)
             return r;
         if (c->cancelled)
@@ -97,12 +102,15 @@ static int socket_named(const char *name)
     return -1;
 }
 
-static int open_door(struct cli *c, struct vd_owner *o, const char *address, int *n_tls)
+static int open_door(struct cli *c, struct vd_owner *o, const char *kind, const char *address,
+                     int *n_tls)
 {
-    struct vd_door_nbd opt = {.address = address,
-                              .insecure = cli_flag(c, "insecure"),
-                              .tls_cert = cli_text(c, "tls-cert"),
-                              .tls_psk = cli_text(c, "tls-psk")};
+    struct vd_door_options opt = {.kind = kind,
+                                  .address = address,
+                                  .allow_other = cli_flag(c, "allow-other"),
+                                  .insecure = cli_flag(c, "insecure"),
+                                  .tls_cert = cli_text(c, "tls-cert"),
+                                  .tls_psk = cli_text(c, "tls-psk")};
     struct vd_door *door;
     char given[16];
     if (address && strncmp(address, "fd:", 3) == 0 && (address[3] < '0' || address[3] > '9')) {
@@ -115,32 +123,33 @@ static int open_door(struct cli *c, struct vd_owner *o, const char *address, int
         snprintf(given, sizeof(given), "fd:%d", fd);
         opt.address = given;
     }
-    int r = vd_door_nbd(o, &opt, &door, &c->err);
+    int r = vd_door_open(o, &opt, &door, &c->err);
     if (r == 0)
         *n_tls += vd_door_tls(door);
     return r;
 }
 
-/* Those that were asked for; else those that systemd has made; else one in the runtime directory.
- */
+/* Those that were asked for. If the volumes can be reached by none of them: those that systemd has
+ * made; else an NBD door in the runtime directory. */
 static int open_doors(struct cli *c, struct vd_owner *o)
 {
     int n = 0, n_tls = 0, r = 0;
     for (int i = 0; i < c->n_values && r == 0; i++) {
-        if (strcmp(c->values[i].option->name, "nbd") != 0)
+        const char *kind = c->values[i].option->name;
+        if (!cli_is_door(&c->values[i]))
             continue;
-        n++;
+        n += strcmp(kind, "metrics") != 0;
         c->target = (char *)(uintptr_t)c->values[i].text;
-        r = open_door(c, o, c->values[i].text, &n_tls);
+        r = open_door(c, o, kind, c->values[i].text, &n_tls);
     }
     int given = n == 0 ? sockets_given() : 0;
     for (int i = 0; i < given && r == 0; i++) {
         char address[16];
         snprintf(address, sizeof(address), "fd:%d", SOCKETS_FIRST + i);
-        r = open_door(c, o, address, &n_tls);
+        r = open_door(c, o, "nbd", address, &n_tls);
     }
     if (n == 0 && given == 0 && r == 0)
-        r = open_door(c, o, NULL, &n_tls);
+        r = open_door(c, o, "nbd", NULL, &n_tls);
     if (r == 0 && n_tls == 0 && (cli_text(c, "tls-cert") || cli_text(c, "tls-psk")))
         r = cli_fail(c, -EINVAL, "usage",
                      "TLS is for TCP, and there is no TCP door: add --nbd tcp:HOST:PORT, or leave "
@@ -174,6 +183,37 @@ static void print_ready(struct cli *c, struct vd_owner *o)
     json_decref(doors);
 }
 
+/* How often systemd wants to hear that the loop turns; 0 = it does not (sd_watchdog_enabled(3)). */
+static uint64_t watchdog_ns(void)
+{
+    const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    if (!usec || (pid && strtol(pid, NULL, 10) != (long)getpid()))
+        return 0;
+    return strtoull(usec, NULL, 10) * 1000 / 2;
+}
+
+/* The owner's last door has closed: nobody can reach it. */
+static void on_door_closed(struct vd_owner *o)
+{
+    if (vd_list_empty(&o->doors))
+        vd_wake_all(&ending);
+}
+
+void cli_serve_wait(struct cli *c, struct vd_owner *o, bool with_doors)
+{
+    uint64_t every_ns = watchdog_ns();
+    if (with_doors)
+        o->on_door_closed = on_door_closed;
+    while (!c->cancelled && !(with_doors && vd_list_empty(&o->doors))) {
+        if (every_ns == 0) {
+            vd_wait(&ending);
+        } else {
+            notify("WATCHDOG=1");
+            (void)vd_wait_for(&ending, every_ns);
+        }
+    }
+}
+
 int cli_serve(struct cli *c)
 {
     struct cli_pool p;
@@ -184,10 +224,8 @@ int cli_serve(struct cli *c)
     if (p.ref.volume || p.ref.snapshot)
         r = cli_fail(c, -EINVAL, "target-invalid",
                      "a pool is served as a whole: leave the volume and snapshot out");
-    vd_waitq_init(&ending);
-    c->on_signal = on_signal;
     if (r == 0)
-        r = open_owner(c, &p, &o);
+        r = cli_serve_open(c, &p, &o);
     cli_pool_done(&p);
     if (r < 0)
         return r;
@@ -196,8 +234,8 @@ int cli_serve(struct cli *c)
         print_ready(c, o);
         notify("READY=1");
     }
-    while (r == 0 && !c->cancelled)
-        vd_wait(&ending);
+    if (r == 0)
+        cli_serve_wait(c, o, false);
     notify("STOPPING=1");
     struct vd_error why = {0};
     int r2 = vd_owner_close(o, true, &why);

@@ -15,6 +15,7 @@
 #ifndef VD_NBD_NBD_H
 #define VD_NBD_NBD_H
 
+#include "core/block/door.h"
 #include "core/block/store.h"
 #include "core/io/loop.h"
 
@@ -40,20 +41,11 @@ const char *vd_nbd_address(const struct vd_nbd_server *server);
 /* Serves a connected socket as if it had been accepted. Takes the descriptor over in any case. */
 int vd_nbd_attach(struct vd_nbd_server *server, int fd);
 
-struct vd_nbd_client {
-    const char *peer;   /* "pid 4711, uid 1000", "192.0.2.7:49152" or "192.0.2.7:49152 (alice)" */
-    const char *export; /* "" while it is still choosing one */
-    bool read_only;
-    uint64_t connected_s; /* wall clock */
-    uint64_t requests;    /* received so far */
-    uint64_t read_bytes, write_bytes;
-    unsigned in_flight;
-};
-/* Called for each; a non-zero return ends the listing and is returned. Must not suspend. */
-typedef int vd_nbd_client_fn(void *arg, const struct vd_nbd_client *client);
-int vd_nbd_clients(const struct vd_nbd_server *server, vd_nbd_client_fn *fn, void *arg);
+int vd_nbd_clients(const struct vd_nbd_server *server, vd_door_client_fn *fn, void *arg);
 /* Drops, without waiting for them, the clients of one export; of all with NULL. They may be listed
  * for a moment more. Returns how many. */
 unsigned vd_nbd_drop(struct vd_nbd_server *server, const char *export);
+/* Frees the buffers that are kept for requests to come. */
+void vd_nbd_trim(struct vd_nbd_server *server);
 
 #endif

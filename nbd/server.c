@@ -180,11 +180,11 @@ const char *vd_nbd_address(const struct vd_nbd_server *s)
     return s->listener ? vd_listener_address(s->listener) : "";
 }
 
-int vd_nbd_clients(const struct vd_nbd_server *s, vd_nbd_client_fn *fn, void *arg)
+int vd_nbd_clients(const struct vd_nbd_server *s, vd_door_client_fn *fn, void *arg)
 {
     vd_list_each (l, &s->conns) {
         const struct nbd_conn *c = conn_of(l);
-        struct vd_nbd_client client = {
+        struct vd_door_client client = {
             .peer = c->peer,
             .export = c->export,
             .read_only = c->read_only,
@@ -212,4 +212,9 @@ unsigned vd_nbd_drop(struct vd_nbd_server *s, const char *export)
         n++;
     }
     return n;
+}
+
+void vd_nbd_trim(struct vd_nbd_server *s)
+{
+    nbd_buffers_free(s);
 }

@@ -458,10 +458,17 @@ void pool_info(const struct vd_pool *p, struct pool_info *ret)
         .cleaned_segments = p->stats.cleaned,
         .guest_bytes = p->stats.guest_blocks * VD_BLOCK,
         .device_bytes = p->dev->stats.write_bytes,
+        .cleaning = cleaner_busy(p),
     };
     snprintf(ret->name, sizeof(ret->name), "%s", p->label.pool_name);
     for (int t = 0; t < TREE_COUNT; t++)
         ret->metadata += forest_root(p->forest, t)->nodes * OD_NODE_SIZE * 2;
+}
+
+void pool_trim(struct vd_pool *p)
+{
+    forest_set_cache(p->forest, 0); /* keeps a few */
+    forest_set_cache(p->forest, NODE_CACHE_BYTES);
 }
 
 int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live, bool *ret_used,

@@ -51,8 +51,11 @@ struct pool_info {
     unsigned major, minor;
     uint64_t segments, free_segments;
     uint64_t checkpoints, cleaned_segments, guest_bytes, device_bytes;
+    bool cleaning;
 };
 void pool_info(const struct vd_pool *p, struct pool_info *ret);
+/* Lets go of memory that is only there to be quick. */
+void pool_trim(struct vd_pool *p);
 
 /* ---- changing ---- */
 

@@ -84,6 +84,10 @@ const struct tree_root *forest_root(const struct forest *f, enum tree_id t);
 /* Goes up at each forest_set_root. */
 uint64_t forest_version(const struct forest *f);
 void forest_set_cache(struct forest *f, size_t cache_bytes);
+struct forest_cache {
+    uint64_t bytes, hits, misses; /* memory it takes; look-ups since it was made */
+};
+void forest_cache(const struct forest *f, struct forest_cache *ret);
 
 /* ---- look-up without I/O ---- */
 

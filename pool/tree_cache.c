@@ -238,11 +238,20 @@ void forest_set_cache(struct forest *f, size_t cache_bytes)
     }
 }
 
+void forest_cache(const struct forest *f, struct forest_cache *ret)
+{
+    *ret = (struct forest_cache){
+        .bytes = (uint64_t)f->frames * OD_NODE_SIZE, .hits = f->hits, .misses = f->misses};
+}
+
 const struct od_node *cache_get(struct forest *f, const struct node_ptr *ptr)
 {
     uint32_t i = frame_find(f, ptr);
-    if (i == UINT32_MAX)
+    if (i == UINT32_MAX) {
+        f->misses++;
         return NULL;
+    }
+    f->hits++;
     struct frame *fr = &f->frame[i];
     uint8_t heat = fr->level ? HEAT_INTERIOR : HEAT_LEAF;
     if (fr->heat != heat)

@@ -103,6 +103,7 @@ struct forest {
     uint32_t frames, frame_max, bucket_mask;
     uint32_t spare; /* 1 + first free frame */
     uint32_t hand;  /* of the clock */
+    uint64_t hits, misses;
 };
 #define FRAMES_PER_CHUNK 512 /* 2 MiB: a huge page, as look-ups jump about in them */
 struct frame {

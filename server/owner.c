@@ -8,6 +8,7 @@
 
 #include "core/base/log.h"
 #include "server/access.h"
+#include "server/idle_priv.h"
 #include "server/request_priv.h"
 #include "server/runtime.h"
 #include "server/session_priv.h"
@@ -20,6 +21,8 @@
 static void owner_free(struct vd_owner *o)
 {
     vd_jobs_free(o);
+    vd_gate_free(o->gate);
+    vd_gates_free(o->gates);
     free(o->name);
     free(o->path);
     free(o->full_path);
@@ -40,7 +43,9 @@ static struct vd_owner *owner_new(const char *path, const struct vd_owner_option
     vd_list_init(&o->doors);
     vd_group_init(&o->session_group);
     vd_group_init(&o->job_group);
+    vd_group_init(&o->door_group);
     vd_waitq_init(&o->settle);
+    vd_waitq_init(&o->idle);
     o->name = strdup(opt->name);
     o->path = strdup(path);
     o->full_path = realpath(path, NULL);
@@ -72,6 +77,22 @@ static int check_uuid(const struct vd_owner *o, struct vd_dev *dev, const struct
                    o->path, is, wanted);
 }
 
+static void volumes_changed(void *arg)
+{
+    vd_doors_refresh(arg);
+}
+
+static int owner_gates(struct vd_owner *o, struct vd_error *err)
+{
+    int r = vd_gates_new(o->pool, volumes_changed, o, &o->gates);
+    if (r == 0)
+        r = vd_gate_new(o->gates, NULL, &o->gate);
+    if (r < 0)
+        return vd_fail(err, r, "no-memory", "out of memory");
+    o->store = vd_gate_store(o->gate);
+    return 0;
+}
+
 static int owner_attach(struct vd_owner *o, const struct vd_uuid *want, struct vd_error *err)
 {
     struct vd_dev *dev;
@@ -92,17 +113,21 @@ static int owner_attach(struct vd_owner *o, const struct vd_uuid *want, struct v
         vd_dev_close(dev);
         return r;
     }
-    r = vd_store_attach(&dev, 1, o->read_only ? VD_ATTACH_RDONLY : 0, &o->store, err);
+    r = vd_store_attach(&dev, 1, o->read_only ? VD_ATTACH_RDONLY : 0, &o->pool, err);
     if (r < 0) {
         if (err && !strstr(err->message, o->path))
             vd_fail_at(err, err->code ? err->code : r, "%s", o->path);
         return r;
     }
     struct vd_store_info info;
-    r = vd_store_info(o->store, &info);
+    r = owner_gates(o, err);
+    if (r == 0) {
+        r = vd_store_info(o->store, &info);
+        if (r < 0)
+            vd_fail(err, r, "pool-failed", "%s: %s", o->path, strerror(-r));
+    }
     if (r < 0) {
-        vd_fail(err, r, "pool-failed", "%s: %s", o->path, strerror(-r));
-        (void)vd_store_detach(o->store, NULL);
+        (void)vd_store_detach(o->pool, NULL);
         return r;
     }
     memcpy(o->pool_name, info.name, sizeof(o->pool_name));
@@ -150,7 +175,7 @@ int vd_owner_open(const char *path, const struct vd_owner_options *opt, struct v
         if (r < 0 && opt->serving && !(r == -EADDRINUSE && o->read_only)) {
             if (err)
                 *err = why;
-            (void)vd_store_detach(o->store, NULL);
+            (void)vd_store_detach(o->pool, NULL);
             owner_free(o);
             return r;
         }
@@ -159,6 +184,9 @@ int vd_owner_open(const char *path, const struct vd_owner_options *opt, struct v
     }
     if (opt->serving && !opt->read_only)
         (void)settle_start(o); /* without it the work is done by the next command */
+    if (opt->serving)
+        (void)idle_start(o);
+    vd_gates_share(o->gates, opt->shared);
     *ret = o;
     return 0;
 }
@@ -170,12 +198,13 @@ int vd_owner_close(struct vd_owner *o, bool cut, struct vd_error *err)
     if (o->listener)
         vd_listener_close(o->listener);
     settle_kick(o);
+    idle_kick(o);
     if (cut)
         vd_jobs_interrupt(o);
     sessions_stop(o, cut);
     vd_group_wait(&o->job_group);
     vd_doors_close(o);
-    int r = vd_store_detach(o->store, err);
+    int r = vd_store_detach(o->pool, err);
     owner_free(o);
     return r;
 }

@@ -7,7 +7,7 @@
 #ifndef VD_SERVER_OWNER_H
 #define VD_SERVER_OWNER_H
 
-#include "core/block/store.h"
+#include "core/block/gate.h"
 #include "core/io/stream.h"
 #include "server/door.h"
 #include "server/job.h"
@@ -21,12 +21,16 @@ struct vd_owner_options {
     struct vd_uuid uuid; /* the pool expected; nil = any */
     bool read_only;      /* shared lock, writes nothing */
     bool serving;        /* stays until told to end: takes every request, settles by itself */
+    bool shared;         /* several doors may write one volume */
     bool listen;         /* others may send requests */
 };
 
 struct vd_owner {
     struct vd_loop *loop;
-    struct vd_store *store;
+    struct vd_store *pool;  /* as it was attached */
+    struct vd_gates *gates; /* of the doors, over that */
+    struct vd_gate *gate;   /* the owner's own */
+    struct vd_store *store; /* what that gives: to be used for everything */
     char *name;
     char *path; /* of the first device, as given */
     char *full_path;
@@ -42,8 +46,12 @@ struct vd_owner {
     struct vd_group job_group;
     unsigned next_job;
     struct vd_list doors;
+    uint64_t volume_changes; /* how often volumes came, went or changed their names */
+    struct vd_group door_group; /* those being closed */
+    void (*on_door_closed)(struct vd_owner *o); /* set by whoever serves, or NULL */
     struct vd_waitq settle; /* wakes the fiber that looks after background work */
     bool settling;
+    struct vd_waitq idle; /* wakes the fiber that lets go of memory */
     char pool_name[VD_NAME_MAX + 1];
     struct vd_uuid uuid;
 };

@@ -257,7 +257,7 @@ static int check_job(struct vd_job *job, void *arg, json_t **ret, struct vd_erro
         job->look = check_look;
     }
     int r =
-        vd_store_check(job->owner->store, c->data, check_finding, c, &job->cancel, &c->report, err);
+        vd_store_check(job->owner->pool, c->data, check_finding, c, &job->cancel, &c->report, err);
     rep = c->report;
     job->done = job->total;
     if (r == -ECANCELED)

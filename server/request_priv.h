@@ -19,6 +19,7 @@ request_fn request_describe, request_volume_create, request_volume_delete, reque
 request_fn request_snapshot_create, request_snapshot_delete, request_snapshot_rename,
     request_snapshot_hold, request_rollback, request_clone;
 request_fn request_diff, request_check, request_import, request_export;
+request_fn request_stats, request_door_list, request_door_add, request_door_remove;
 request_fn request_job_list, request_job_wait, request_job_cancel, request_job_resume;
 
 enum target_need { TARGET_VOLUME, TARGET_SNAPSHOT, TARGET_EITHER };

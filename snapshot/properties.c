@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Properties of volumes: "read-only" is a flag of the volume, "comment" and "user.*" are text.
+ * Properties of volumes: "read-only" is a flag of the volume, the others are text: "comment",
+ * "user.*", and "limit.*", which doors keep to.
  * As control.c: under the control mutex, through a transaction.
  */
 #include "core/base/text.h"
+#include "core/block/limit.h"
 #include "snapshot/store_priv.h"
 
 #define VALUE_MAX 1024
@@ -26,9 +28,13 @@ static const struct property *property_named(const struct volume *v, const char 
 static int text_check(const char *prop, const char *value, struct vd_error *err)
 {
     bool user = strncmp(prop, "user.", 5) == 0 && vd_name_valid(prop + 5) && vd_name_valid(prop);
+    int limit = vd_limits_property(NULL, prop, value, err);
+    if (limit != -ENOENT)
+        return limit;
     if (!user && strcmp(prop, "comment") != 0)
         return vd_fail(err, -EINVAL, "property-invalid",
-                       "there is no property \"%.130s\": use read-only, comment or user.NAME",
+                       "there is no property \"%.130s\": use read-only, limit.iops, "
+                       "limit.bandwidth, limit.burst, comment or user.NAME",
                        prop);
     if (value && strlen(value) > VALUE_MAX)
         return vd_fail(err, -EINVAL, "property-invalid", "a property's value has at most %d bytes",

@@ -127,10 +127,11 @@ static int batch_resolve(struct snap_store *s, struct view_ref ref, struct io_ct
 
 static int read_failed(struct view_ref ref, uint64_t lba, uint64_t end, int err)
 {
-    vd_log(VD_LOG_ERROR, "volume %s%s%s: reading %" PRIu64 " bytes at %" PRIu64 ": %s",
-           ref.volume->rec.name, ref.snapshot ? "@" : "",
-           ref.snapshot ? ref.snapshot->rec.name : "", (end - lba) * VD_BLOCK, lba * VD_BLOCK,
-           err == -EBADMSG ? "checksum mismatch" : strerror(-err));
+    vd_log_volume(VD_LOG_ERROR, ref.volume->rec.name,
+                  "volume %s%s%s: reading %" PRIu64 " bytes at %" PRIu64 ": %s",
+                  ref.volume->rec.name, ref.snapshot ? "@" : "",
+                  ref.snapshot ? ref.snapshot->rec.name : "", (end - lba) * VD_BLOCK,
+                  lba * VD_BLOCK, err == -EBADMSG ? "checksum mismatch" : strerror(-err));
     return err;
 }
 

@@ -87,8 +87,10 @@ static int op_info(struct vd_store *st, struct vd_store_info *ret)
 {
     struct snap_store *s = store_of(st);
     struct pool_info i;
+    struct forest_cache cache;
 
     pool_info(s->pool, &i);
+    forest_cache(pool_forest(s->pool), &cache);
     *ret = (struct vd_store_info){
         .uuid = *pool_uuid(s->pool),
         .created_s = i.created_s,
@@ -105,6 +107,16 @@ static int op_info(struct vd_store *st, struct vd_store_info *ret)
         .format_minor = i.minor,
         .chunk_size = i.chunk_size,
         .read_only = pool_read_only(s->pool),
+        .segments = i.segments,
+        .segments_free = i.free_segments,
+        .segments_cleaned = i.cleaned_segments,
+        .checkpoints = i.checkpoints,
+        .cleaning = i.cleaning,
+        .written = i.guest_bytes,
+        .device_written = i.device_bytes,
+        .cache_bytes = cache.bytes,
+        .cache_hits = cache.hits,
+        .cache_misses = cache.misses,
     };
     memcpy(ret->name, i.name, sizeof(ret->name));
     strncpy(ret->failed, pool_failure(s->pool), sizeof(ret->failed) - 1);
@@ -130,6 +142,11 @@ static uint64_t op_backlog(struct vd_store *st)
     return VD_MAX(s->chunks_left, 1) * VD_CHANGE_BLOCKS * VD_BLOCK;
 }
 
+static void op_trim(struct vd_store *st)
+{
+    pool_trim(store_of(st)->pool);
+}
+
 static const struct vd_store_ops store_ops = {
     .info = op_info,
     .volumes = op_volumes,
@@ -152,6 +169,7 @@ static const struct vd_store_ops store_ops = {
     .flush = op_flush,
     .settle = op_settle,
     .backlog = op_backlog,
+    .trim = op_trim,
 };
 
 static void store_free(struct snap_store *s)

@@ -9,15 +9,21 @@
  *  2. A call of length 0 is 0 at once and reaches nobody.
  *  3. What an implementation answers to extents() starts at the offset asked for, has no gaps and
  *     no empty pieces, and ends inside the range asked for.
+ *  4. Of a disk with a meter, every request that reaches the implementation is begun and ended
+ * there once.
  *
- * Anybody on the disk's loop calls this. All calls suspend in the implementation, none here.
+ * Anybody on the disk's loop calls this. All calls suspend in the implementation, and here only
+ * where a volume has used up its limits.
  */
 #include "core/block/disk.h"
 
+#include "core/block/meter.h"
+
 #include <limits.h>
 
-/* 0 = go on, 1 = nothing to do. Bad ranges come from users and guests: errors, not assertions. */
-static int range_check(struct vd_disk *d, uint64_t off, uint64_t len, bool change, bool data)
+/* 0 = go on, 1 = nothing to do. Bad ranges come from users and guests: errors, not assertions.
+ * VD_METER_KINDS stands for what neither moves nor changes data. */
+static int range_check(struct vd_disk *d, enum vd_meter_kind kind, uint64_t off, uint64_t len)
 {
     struct vd_disk_info info;
     vd_disk_info(d, &info);
@@ -25,11 +31,35 @@ static int range_check(struct vd_disk *d, uint64_t off, uint64_t len, bool chang
         return -EINVAL;
     if (off > info.size || len > info.size - off)
         return -ERANGE;
+    bool change = kind == VD_METER_WRITE || kind == VD_METER_ZERO || kind == VD_METER_DISCARD;
     if (change && info.read_only)
         return -EROFS;
-    if (data && len > info.request_max)
+    if ((kind == VD_METER_READ || kind == VD_METER_WRITE) && len > info.request_max)
         return -EINVAL;
     return len == 0 ? 1 : 0;
+}
+
+/* Returns r. */
+static int request_end(struct vd_disk *d, enum vd_meter_kind kind, uint64_t len, uint64_t began_ns,
+                       int r)
+{
+    if (d->use)
+        vd_meter_end(d->use, kind, len, began_ns, r);
+    return r;
+}
+
+/* 0 = go on, and end it with request_end; 1 = nothing to do. */
+static int request_begin(struct vd_disk *d, enum vd_meter_kind kind, uint64_t off, uint64_t len,
+                         uint64_t *ret_began_ns)
+{
+    int r = range_check(d, kind, off, len);
+    *ret_began_ns = 0;
+    if (r != 0 || !d->use)
+        return r;
+    *ret_began_ns = vd_meter_begin(d->use, kind, len);
+    /* It may have waited, and the disk may have shrunk. */
+    r = d->use->meter->limit.on ? range_check(d, kind, off, len) : 0;
+    return r < 0 ? request_end(d, kind, len, *ret_began_ns, r) : r;
 }
 
 /* Sums the vector; -EINVAL for one that cannot be. */
@@ -47,30 +77,32 @@ static int iov_len(const struct iovec *iov, int n, size_t *ret)
 
 int vd_disk_readv(struct vd_disk *d, uint64_t off, const struct iovec *iov, int n, unsigned flags)
 {
+    uint64_t began;
     size_t len = 0;
     int r = flags ? -EINVAL : iov_len(iov, n, &len);
     if (r < 0)
         return r;
-    r = range_check(d, off, len, false, true);
+    r = request_begin(d, VD_METER_READ, off, len, &began);
     if (r != 0)
         return r < 0 ? r : 0;
     d->stats.reads++;
     d->stats.read_bytes += len;
-    return d->ops->readv(d, off, iov, n, len);
+    return request_end(d, VD_METER_READ, len, began, d->ops->readv(d, off, iov, n, len));
 }
 
 int vd_disk_writev(struct vd_disk *d, uint64_t off, const struct iovec *iov, int n, unsigned flags)
 {
+    uint64_t began;
     size_t len = 0;
     int r = flags & ~(unsigned)VD_DISK_FUA ? -EINVAL : iov_len(iov, n, &len);
     if (r < 0)
         return r;
-    r = range_check(d, off, len, true, true);
+    r = request_begin(d, VD_METER_WRITE, off, len, &began);
     if (r != 0)
         return r < 0 ? r : 0;
     d->stats.writes++;
     d->stats.write_bytes += len;
-    return d->ops->writev(d, off, iov, n, len, flags);
+    return request_end(d, VD_METER_WRITE, len, began, d->ops->writev(d, off, iov, n, len, flags));
 }
 
 int vd_disk_read(struct vd_disk *d, uint64_t off, void *buf, size_t len)
@@ -87,36 +119,39 @@ int vd_disk_write(struct vd_disk *d, uint64_t off, const void *buf, size_t len, 
 
 int vd_disk_zero(struct vd_disk *d, uint64_t off, uint64_t len, unsigned flags)
 {
+    uint64_t began;
     if (flags & ~(unsigned)(VD_DISK_FUA | VD_DISK_NO_UNMAP))
         return -EINVAL;
-    int r = range_check(d, off, len, true, false);
+    int r = request_begin(d, VD_METER_ZERO, off, len, &began);
     if (r != 0)
         return r < 0 ? r : 0;
     d->stats.writes++;
-    return d->ops->zero(d, off, len, flags);
+    return request_end(d, VD_METER_ZERO, len, began, d->ops->zero(d, off, len, flags));
 }
 
 int vd_disk_discard(struct vd_disk *d, uint64_t off, uint64_t len, unsigned flags)
 {
+    uint64_t began;
     if (flags & ~(unsigned)VD_DISK_FUA)
         return -EINVAL;
-    int r = range_check(d, off, len, true, false);
+    int r = request_begin(d, VD_METER_DISCARD, off, len, &began);
     if (r != 0)
         return r < 0 ? r : 0;
-    return d->ops->discard(d, off, len, flags);
+    return request_end(d, VD_METER_DISCARD, len, began, d->ops->discard(d, off, len, flags));
 }
 
 int vd_disk_flush(struct vd_disk *d)
 {
     d->stats.flushes++;
-    return d->ops->flush(d);
+    uint64_t began = d->use ? vd_meter_begin(d->use, VD_METER_FLUSH, 0) : 0;
+    return request_end(d, VD_METER_FLUSH, 0, began, d->ops->flush(d));
 }
 
 int vd_disk_extents(struct vd_disk *d, uint64_t off, uint64_t len, struct vd_extent *ret, int *n)
 {
     if (*n < 1)
         return -EINVAL;
-    int r = range_check(d, off, len, false, false);
+    int r = range_check(d, VD_METER_KINDS, off, len);
     if (r != 0) {
         if (r > 0)
             *n = 0;
@@ -174,7 +209,9 @@ void vd_disk_unref(struct vd_disk *d)
     if (--d->refs > 0)
         return;
     assert(vd_list_empty(&d->watches));
+    struct vd_meter_use *use = d->use; /* closing may finish what is under way */
     d->ops->close(d);
+    vd_meter_use_free(use);
 }
 
 void vd_disk_init(struct vd_disk *d, const struct vd_disk_ops *ops)

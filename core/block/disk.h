@@ -87,10 +87,12 @@ struct vd_disk_ops {
     void (*info)(struct vd_disk *d, struct vd_disk_info *ret);
     void (*close)(struct vd_disk *d); /* frees d */
 };
+struct vd_meter_use; /* core/block/meter.h */
 struct vd_disk {
     const struct vd_disk_ops *ops;
     unsigned refs;
     struct vd_list watches;
+    struct vd_meter_use *use; /* NULL = not metered */
     struct {
         uint64_t reads, writes, read_bytes, write_bytes, flushes;
     } stats;

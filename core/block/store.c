@@ -209,3 +209,9 @@ uint64_t vd_store_backlog(struct vd_store *s)
 {
     return s->ops->backlog(s);
 }
+
+void vd_store_trim(struct vd_store *s)
+{
+    if (s->ops->trim)
+        s->ops->trim(s);
+}

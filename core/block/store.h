@@ -64,6 +64,12 @@ struct vd_store_info {
     uint32_t chunk_size;
     bool read_only;
     char failed[200]; /* "" or why the pool went read-only */
+    /* What it does; counts are since it was opened. */
+    uint64_t segments, segments_free, segments_cleaned, checkpoints;
+    bool cleaning;                       /* at this moment */
+    uint64_t written, device_written;    /* bytes: by clients, to the devices */
+    uint64_t cache_bytes;                /* memory for nodes of trees */
+    uint64_t cache_hits, cache_misses;
 };
 
 /* Called for each; a non-zero return stops the listing and is returned. Must not suspend. */
@@ -134,6 +140,9 @@ int vd_store_settle(struct vd_store *s, const bool *cancel);
 /* Bytes of background work left, 0 = none. Does not suspend. */
 uint64_t vd_store_backlog(struct vd_store *s);
 
+/* Lets go of memory that is only there to be quick. Does not suspend. */
+void vd_store_trim(struct vd_store *s);
+
 /* For implementations. Same order and meaning. */
 struct vd_store_ops {
     int (*info)(struct vd_store *, struct vd_store_info *);
@@ -159,6 +168,7 @@ struct vd_store_ops {
     int (*flush)(struct vd_store *);
     int (*settle)(struct vd_store *, const bool *);
     uint64_t (*backlog)(struct vd_store *);
+    void (*trim)(struct vd_store *); /* NULL = there is nothing to let go of */
 };
 struct vd_store {
     const struct vd_store_ops *ops;

@@ -31,6 +31,12 @@ $ vdisk > /dev/null
 !   export             copy a volume or snapshot out of a pool
 !   convert            copy a disk from one format to another
 !   serve              serve a pool's volumes to clients
+!   mount              show a pool's volumes as files
+!   umount             unmount what vdisk mount has mounted
+!   door add           open another door of a pool that is being served
+!   door remove        close a door of a pool that is being served
+!   door list          list the doors of a pool that is being served
+!   top                show what volumes do, as it happens
 !   job list           list the long jobs of a pool
 !   job wait           wait for a job to end
 !   job cancel         cancel a job
@@ -45,9 +51,9 @@ Usage: vdisk COMMAND ...
 $ vdisk --version
 vdisk 0.1.0
 $ vdisk --help | grep -c '^  [a-z]'
-33
+39
 $ vdisk help --list | wc -l
-33
+39
 $ vdisk help --list | while read -r c; do vdisk $c --help | grep -q "^Usage: vdisk $c" || echo no help for $c; done
 $ vdisk help --list | while read -r c; do vdisk $c -h | awk 'length > 100' ; done
 $ vdisk help --list | while read -r c; do vdisk $c --no-such-option > out 2> err; [ $? = 2 ] && [ ! -s out ] && [ $(wc -l < err) = 1 ] || echo $c; done

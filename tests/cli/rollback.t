@@ -6,7 +6,7 @@ $ vdisk import one.raw a.vdk
 $ vdisk snapshot create a.vdk@first
 $ vdisk diff a.vdk@first
 $ vdisk serve -h | head -1
-Usage: vdisk serve POOL [--nbd ADDR]... [--tls-cert DIR] [--tls-psk FILE] [--insecure]
+Usage: vdisk serve POOL [--nbd ADDR]... [--vhost DIR]... [--fuse MNT]... [--allow-other]
 $ vdisk export a.vdk@first - | cmp - one.raw
 $ serve s a.vdk --nbd unix:s.sock
 ready: nbd+unix:///?socket=DIR/s.sock

@@ -85,8 +85,8 @@ $ vdisk serve a.vdk:disk
 $ vdisk serve none.vdk
 ! vdisk: none.vdk does not exist: check the path
 [3]
-$ vdisk serve a.vdk --vhost x
-! vdisk: there is no option --vhost: see "vdisk serve --help"
+$ vdisk serve a.vdk --cifs x
+! vdisk: there is no option --cifs: see "vdisk serve --help"
 [2]
 $ serve r a.vdk --read-only --nbd unix:r.sock
 ready: nbd+unix:///?socket=DIR/r.sock

@@ -179,6 +179,10 @@ class Runner:
             log.close()
         for pid in self.left():
             os.kill(pid, signal.SIGKILL)
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            left = [m.split()[1] for m in mounts if m.split()[1].startswith(self.dir + "/")]
+        for mount in left:
+            subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.dir)
 
     def left(self):

@@ -69,7 +69,7 @@ $ vdisk volume get a.vdk:date --json
   }
 }
 $ vdisk volume set a.vdk:date colour=red
-! vdisk: there is no property "colour": use read-only, comment or user.NAME
+! vdisk: there is no property "colour": use read-only, limit.iops, limit.bandwidth, limit.burst, comment or user.NAME
 [2]
 $ vdisk volume set a.vdk:date read-only=perhaps
 ! vdisk: read-only is "on" or "off"

@@ -102,14 +102,28 @@ def disk_options(raw=None, nbd=None, export="", reconnect=120):
         "server": {"type": "unix", "path": nbd}})]
 
 
+def kernel_options(image, workdir):
+    """QEMU's arguments that start the image's kernel without BIOS and boot loader."""
+    if not shutil.which("mcopy"):
+        skip("there is no mcopy (tools/deps --install guest)")
+    kernel, initrd = (os.path.join(workdir, name) for name in ("vmlinuz", "initrd.img"))
+    subprocess.run(["mcopy", "-n", "-i", f"{image}@@1M", "::vmlinuz", "::initrd.img", workdir],
+                   check=True, stdin=subprocess.DEVNULL)
+    return ["-kernel", kernel, "-initrd", initrd, "-append",
+            "root=/dev/vda2 console=ttyS0 quiet panic=-1 mitigations=off"]
+
+
 class Guest:
     def __init__(self, workdir, raw=None, nbd=None, export="", reconnect=120, name="guest",
-                 disk=None):
+                 disk=None, device=None, kernel=None):
         """The disk is a raw file, an export behind an NBD unix socket, or QEMU arguments that
-        define the block node `disk`."""
+        define the block node `disk`; or, with `device`, whatever that device needs. `kernel`
+        is what kernel_options gave, for disks that cannot be booted from."""
         self.name = name
         self.workdir = workdir
         self.disk = disk or disk_options(raw, nbd, export, reconnect)
+        self.device = device or "virtio-blk-pci,drive=disk,serial=disk,bootindex=0"
+        self.kernel = kernel or []
         self.console = os.path.join(workdir, f"{name}.console")
         self.process = self.channel = self.monitor = None
         self.jobs = 0
@@ -134,7 +148,7 @@ class Guest:
             ["qemu-system-x86_64", "-name", self.name, "-machine", "q35",
              "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "262152K",
              "-nodefaults", "-display", "none", "-no-reboot", *self.disk,
-             "-device", "virtio-blk-pci,drive=disk,serial=disk,bootindex=0",
+             "-device", self.device, *self.kernel,
              "-chardev", f"file,id=console,path={self.console},append=on",
              "-serial", "chardev:console",
              "-device", "virtio-serial-pci",

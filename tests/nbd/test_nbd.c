@@ -130,7 +130,7 @@ struct listing {
     char text[400];
 };
 
-static int list_client(void *arg, const struct vd_nbd_client *c)
+static int list_client(void *arg, const struct vd_door_client *c)
 {
     struct listing *l = arg;
     size_t len = strlen(l->text);

@@ -209,7 +209,7 @@ static void who_stalls_in_the_handshake_is_dropped(void **state)
 
 /* ---- under TLS ---- */
 
-static int count(void *arg, const struct vd_nbd_client *client)
+static int count(void *arg, const struct vd_door_client *client)
 {
     ++*(unsigned *)arg;
     return 0;
@@ -336,7 +336,7 @@ static void put_request(uint8_t *buf, unsigned cmd, uint64_t off, uint32_t len)
     vd_put_be32(buf + 24, len);
 }
 
-static int remember(void *arg, const struct vd_nbd_client *client)
+static int remember(void *arg, const struct vd_door_client *client)
 {
     snprintf(arg, 64, "%s", strchr(client->peer, '(') ? strchr(client->peer, '(') : "");
     return 0;
