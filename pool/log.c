@@ -63,14 +63,20 @@ static void rec_spare(struct vd_pool *p, struct log_rec *rec)
     vd_list_push(&p->log.spare, &rec->link);
 }
 
+static int rec_apply(struct vd_pool *p, struct log_rec *rec, const uint8_t *relocations)
+{
+    int r = log_apply(p, &rec->rec, rec->header, relocations);
+    if (r < 0)
+        pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
+    p->log.applied_csum = rec->rec.csum;
+    return r;
+}
+
 /* Applies one record and acknowledges what ends in it. */
 static void rec_acknowledge(struct vd_pool *p, struct log_rec *rec)
 {
-    int r = log_apply(p, &rec->rec, rec->header, rec->relocations);
-    if (r < 0)
-        pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
+    int r = rec_apply(p, rec, rec->relocations);
     p->log.applied_seq = rec->seq;
-    p->log.applied_csum = rec->rec.csum;
     if (rec->dsync && !rec->told && r == 0)
         p->log.durable_seq = VD_MAX(p->log.durable_seq, rec->seq);
     ops_finish(&rec->ops, rec->seq, r);
@@ -83,11 +89,8 @@ static void moved_apply(struct vd_pool *p)
     struct vd_list *n;
     while ((n = vd_list_pop(&p->log.moved))) {
         struct log_rec *rec = vd_container_of(n, struct log_rec, link);
-        int r = log_apply(p, &rec->rec, rec->header, NULL);
-        if (r < 0)
-            pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
+        (void)rec_apply(p, rec, NULL);
         p->log.moves++;
-        p->log.applied_csum = rec->rec.csum;
         rec_spare(p, rec);
     }
 }
@@ -170,8 +173,9 @@ static void log_complete(struct vd_pool *p)
 }
 
 /* Header and payload, all blocks that fill dead places elsewhere, and hint blocks that became
- * complete with them, at once: the record is there when all of them are. */
-static int rec_ios(struct vd_pool *p, struct log_rec *rec)
+ * complete with them, at once: the record is there when all of them are. `flags` of struct vd_io.
+ */
+static int rec_ios(struct vd_pool *p, struct log_rec *rec, unsigned flags)
 {
     struct vd_io *io = rec->io;
     int n = 0, hints = 0;
@@ -191,8 +195,8 @@ static int rec_ios(struct vd_pool *p, struct log_rec *rec)
     }
     vd_list_each (it, &rec->full)
         io[n++] = refill_io(p, refill_of(it), &rec->hint[hints++]);
-    for (int i = 0; i < n && rec->dsync; i++)
-        io[i].flags = VD_IO_DSYNC;
+    for (int i = 0; i < n; i++)
+        io[i].flags = flags;
     return n;
 }
 
@@ -207,10 +211,8 @@ static bool rec_is_small(const struct vd_pool *p, const struct log_rec *rec)
 
 static int rec_write(struct vd_pool *p, struct log_rec *rec)
 {
-    int n = rec_ios(p, rec);
-    for (int i = 0; i < n && !rec->dsync && rec_is_small(p, rec); i++)
-        rec->io[i].flags = VD_IO_CACHED;
-    return vd_dev_io(p->dev, rec->io, n);
+    unsigned flags = rec->dsync ? VD_IO_DSYNC : rec_is_small(p, rec) ? VD_IO_CACHED : 0;
+    return vd_dev_io(p->dev, rec->io, rec_ios(p, rec, flags));
 }
 
 /* May it be acknowledged when it has been handed over, and is that sooner? */
@@ -222,7 +224,8 @@ static bool rec_goes_ahead(const struct vd_pool *p, const struct log_rec *rec)
 /* The same, and acknowledges what it can before that is complete. */
 static int rec_hand_over(struct vd_pool *p, struct log_rec *rec)
 {
-    rec->batch = (struct vd_io_batch){.ios = rec->io, .n = rec_ios(p, rec)};
+    rec->batch =
+        (struct vd_io_batch){.ios = rec->io, .n = rec_ios(p, rec, rec->dsync ? VD_IO_DSYNC : 0)};
     rec->handed = vd_dev_begin(p->dev, &rec->batch);
 #ifdef VD_PLANT_TOLD_BEFORE_HANDED_OVER
     rec->handed = true;
