@@ -283,7 +283,7 @@ int checkpoint_run(struct vd_pool *p)
         vd_wait(&p->ckpt.finished);
     if (pool_failed(p))
         return -EROFS;
-    uint64_t want = p->log.applied_seq;
+    uint64_t want = p->log.applied_seq, from = vd_loop_now_ns(p->loop);
     p->ckpt.running = true;
     int r;
     do {
@@ -296,6 +296,9 @@ int checkpoint_run(struct vd_pool *p)
     p->ckpt.failures = r < 0 ? p->ckpt.failures + 1 : 0;
     if (r < 0)
         vd_log(VD_LOG_WARNING, "%s: a checkpoint failed: %s", vd_dev_path(p->dev), strerror(-r));
+    else
+        vd_log(VD_LOG_DEBUG, "%s: a checkpoint took %" PRIu64 " ms", vd_dev_path(p->dev),
+               (p->ckpt.ended_ns - from) / 1000000);
     if (p->ckpt.failures >= FAILURES_MAX || r == -EUCLEAN || r == -EBADMSG)
         pool_fail(p, "checkpoints fail: %s", strerror(-r));
     p->ckpt.done++;
