@@ -98,6 +98,16 @@ int pool_merge_touch(struct pool_merge *m, struct tree_writer *w, enum tree_id t
     return 0;
 }
 
+void pool_merge_progress(struct pool_merge *m, uint64_t done)
+{
+    struct vd_pool *p = m->pool;
+    size_t all = overlay_entries(m->frozen);
+    unsigned progress = all ? (unsigned)(VD_MIN(done, all) * 1024 / all) : 1024;
+    if (progress != p->ckpt.progress && !vd_waitq_empty(&p->space.paced))
+        vd_wake_all(&p->space.paced);
+    p->ckpt.progress = progress;
+}
+
 static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
 {
     *m = (struct pool_merge){
@@ -115,6 +125,7 @@ static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
         p->ckpt.touch[t].pos = 0;
     }
     p->ckpt.merging = true;
+    p->ckpt.progress = 0;
     p->ckpt.nodes_others = p->stats.written[VD_STREAM_META_A];
     if (p->client->backlog(p->client_arg))
         p->ckpt.nodes_others += 2 * BACKGROUND_BUDGET;
@@ -207,6 +218,7 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
         publish_segment(p, i, root->seq);
     refill_merge_ends(p, true);
     p->log.window_bytes -= VD_MIN(p->ckpt.window, p->log.window_bytes);
+    pool_fit_cache(p);
     p->client->publish(p->client_arg);
     for (uint32_t i = 0; i < count; i++)
         if (freed[i]) {

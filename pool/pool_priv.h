@@ -221,6 +221,7 @@ struct vd_pool {
         bool running;          /* one at a time */
         bool held;             /* `running` only keeps others from it */
         bool merging;          /* nodes are being written */
+        unsigned progress;     /* of the merge, in 1024th of the frozen overlay */
         uint64_t nodes_others; /* as many as were before, and it may write for other ends */
         bool wanted;           /* the checkpointer is to run one */
         uint64_t ended_ns;     /* when the last one ended */
@@ -298,6 +299,8 @@ static inline bool pool_failed(const struct vd_pool *p)
 {
     return p->failure[0] != 0;
 }
+/* The trees have changed: as much memory for nodes as they are worth. */
+void pool_fit_cache(struct vd_pool *p);
 int pool_spawn(struct vd_pool *p, const char *name, void (*fn)(void *arg));
 void pool_fiber_ends(struct vd_pool *p);
 

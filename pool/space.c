@@ -149,13 +149,16 @@ static int64_t clean_low_water(const struct vd_pool *p)
 #define OVERLAY_BYTES VD_MIB(48) /* each of the two */
 
 /* The active overlay and the window behind it are bounded: when a checkpoint cannot keep up, writes
- * wait for it. */
+ * wait for it. They may take half of that at once, and the other half as the merge goes on, so that
+ * they become slow and do not come to a stop. */
 static bool paced(const struct vd_pool *p)
 {
-    return p->ckpt.running && p->frozen &&
-           (overlay_memory(p->active) >= OVERLAY_BYTES ||
-            p->log.window_bytes - VD_MIN(p->ckpt.window, p->log.window_bytes) >=
-                2 * checkpoint_window(p));
+    if (!p->ckpt.running || !p->frozen)
+        return false;
+    uint64_t window = p->log.window_bytes - VD_MIN(p->ckpt.window, p->log.window_bytes);
+    uint64_t full = VD_MAX(overlay_memory(p->active) * 1024 / OVERLAY_BYTES,
+                           window * 1024 / (2 * checkpoint_window(p)));
+    return full >= 512 + p->ckpt.progress / 2;
 }
 
 /* Blocks that an operation may still take: one that makes room, all but what a merge needs; the

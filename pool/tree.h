@@ -84,6 +84,8 @@ const struct tree_root *forest_root(const struct forest *f, enum tree_id t);
 /* Goes up at each forest_set_root. */
 uint64_t forest_version(const struct forest *f);
 void forest_set_cache(struct forest *f, size_t cache_bytes);
+/* May all nodes of the tree be in the cache at once? */
+bool forest_fits(const struct forest *f, enum tree_id t);
 
 /* ---- look-up without I/O ---- */
 

@@ -238,6 +238,11 @@ void forest_set_cache(struct forest *f, size_t cache_bytes)
     }
 }
 
+bool forest_fits(const struct forest *f, enum tree_id t)
+{
+    return f->root[t].nodes <= f->frame_max;
+}
+
 const struct od_node *cache_get(struct forest *f, const struct node_ptr *ptr)
 {
     uint32_t i = frame_find(f, ptr);

@@ -4,10 +4,11 @@
  * that a volume of 1 TiB can be filled block by block within the hour.
  *
  *   fill       writes every block once, so that each is a run of its own: neighbours on the device
- *              are a cell apart on the disk. Regions of 1 GiB one after another; --from REGION
+ *              are a cell apart on the disk. Regions of 32 MiB one after another, so that a
+ *              merge has little to do; --from REGION
  *   overwrite  random blocks, with another version; --version N (1), --seconds N, --count N
  *   read       random blocks, compared with what was written; --foreign: fio has written, too
- *   --lanes N  so many at a time (128 to fill, else 32)
+ *   --lanes N  so many at a time (256 to fill, else 32)
  *   --pause F  waits while the file F is there
  *   --kill     ends by SIGKILL, so that the pool is left with its log as it is
  * VDISK_LOG=debug tells of checkpoints. What it prints is one line of key=value every ten seconds
@@ -24,7 +25,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define REGION_BLOCKS (UINT64_C(1) << 18)
+#define REGION_BLOCKS (UINT64_C(1) << 13)
 #define LANES_MOST 1024
 #define TICK_NS UINT64_C(1000000000)
 #define VERSIONS 4
@@ -362,7 +363,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], words[i]) == 0)
             l.what = i;
     good = good && l.what < VD_ARRAY_SIZE(words);
-    l.lanes = l.what == FILL ? 128 : 32;
+    l.lanes = l.what == FILL ? 256 : 32;
     for (int i = 4, used; good && i < argc; i += used)
         good = (used = option(&l, argv[i], i + 1 < argc ? argv[i + 1] : NULL)) != 0;
     if (!good) {
