@@ -20,7 +20,7 @@
 /* Enough for any path, and for the fibers on it not to live off each other. */
 #define FRAMES_MIN FRAMES_PER_CHUNK
 #define HEAT_LEAF 1
-#define HEAT_INTERIOR 4
+#define HEAT_INTERIOR 20
 
 enum { FRAME_SPARE, FRAME_BUSY, FRAME_VALID };
 
