@@ -67,6 +67,7 @@ static int freeze(struct vd_pool *p)
     }
     p->frozen = p->active;
     p->active = fresh;
+    p->ckpt.progress = 0;
     p->space.zeroed = 0;
     space_frozen(p);
     note_log_position(p);
@@ -102,7 +103,7 @@ void pool_merge_progress(struct pool_merge *m, uint64_t done)
 {
     struct vd_pool *p = m->pool;
     size_t all = overlay_entries(m->frozen);
-    unsigned progress = all ? (unsigned)(VD_MIN(done, all) * 1024 / all) : 1024;
+    uint64_t progress = all ? VD_MIN(done, all) * MERGE_ALL / all : MERGE_ALL;
     if (progress != p->ckpt.progress && !vd_waitq_empty(&p->space.paced))
         vd_wake_all(&p->space.paced);
     p->ckpt.progress = progress;

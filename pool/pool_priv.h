@@ -186,6 +186,8 @@ struct meta_stream {
 /* Batches of the cleaner's under way at once: while one looks or flushes, others read and write. */
 #define CLEANERS 4
 
+#define MERGE_ALL UINT64_C(65536)
+
 /* ---- touch list for the metadata cleaner ---- */
 struct touch_node {
     struct tree_key key;
@@ -221,7 +223,7 @@ struct vd_pool {
         bool running;          /* one at a time */
         bool held;             /* `running` only keeps others from it */
         bool merging;          /* nodes are being written */
-        unsigned progress;     /* of the merge, in 1024th of the frozen overlay */
+        uint64_t progress;     /* of the merge: part of the frozen overlay, of MERGE_ALL */
         uint64_t nodes_others; /* as many as were before, and it may write for other ends */
         bool wanted;           /* the checkpointer is to run one */
         uint64_t ended_ns;     /* when the last one ended */

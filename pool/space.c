@@ -156,9 +156,9 @@ static bool paced(const struct vd_pool *p)
     if (!p->ckpt.running || !p->frozen)
         return false;
     uint64_t window = p->log.window_bytes - VD_MIN(p->ckpt.window, p->log.window_bytes);
-    uint64_t full = VD_MAX(overlay_memory(p->active) * 1024 / OVERLAY_BYTES,
-                           window * 1024 / (2 * checkpoint_window(p)));
-    return full >= 512 + p->ckpt.progress / 2;
+    uint64_t full = VD_MAX(overlay_memory(p->active) * MERGE_ALL / OVERLAY_BYTES,
+                           window * MERGE_ALL / (2 * checkpoint_window(p)));
+    return full >= (MERGE_ALL + p->ckpt.progress) / 2;
 }
 
 /* Blocks that an operation may still take: one that makes room, all but what a merge needs; the

@@ -34,7 +34,7 @@ struct sweep {
     uint64_t event; /* up to here sources stay as they are */
 };
 
-#define PROGRESS_SPANS 64
+#define PROGRESS_SPANS 16
 
 static int span_next(struct merge *mg)
 {
