@@ -67,6 +67,7 @@ static int freeze(struct vd_pool *p)
     }
     p->frozen = p->active;
     p->active = fresh;
+    p->ckpt.progress = 0;
     p->space.zeroed = 0;
     space_frozen(p);
     note_log_position(p);
@@ -98,6 +99,16 @@ int pool_merge_touch(struct pool_merge *m, struct tree_writer *w, enum tree_id t
     return 0;
 }
 
+void pool_merge_progress(struct pool_merge *m, uint64_t done)
+{
+    struct vd_pool *p = m->pool;
+    size_t all = overlay_entries(m->frozen);
+    uint64_t progress = all ? VD_MIN(done, all) * MERGE_ALL / all : MERGE_ALL;
+    if (progress != p->ckpt.progress && !vd_waitq_empty(&p->space.paced))
+        vd_wake_all(&p->space.paced);
+    p->ckpt.progress = progress;
+}
+
 static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
 {
     *m = (struct pool_merge){
@@ -115,6 +126,7 @@ static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
         p->ckpt.touch[t].pos = 0;
     }
     p->ckpt.merging = true;
+    p->ckpt.progress = 0;
     p->ckpt.nodes_others = p->stats.written[VD_STREAM_META_A];
     if (p->client->backlog(p->client_arg))
         p->ckpt.nodes_others += 2 * BACKGROUND_BUDGET;
@@ -207,6 +219,7 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
         publish_segment(p, i, root->seq);
     refill_merge_ends(p, true);
     p->log.window_bytes -= VD_MIN(p->ckpt.window, p->log.window_bytes);
+    pool_fit_cache(p);
     p->client->publish(p->client_arg);
     for (uint32_t i = 0; i < count; i++)
         if (freed[i]) {
@@ -283,7 +296,7 @@ int checkpoint_run(struct vd_pool *p)
         vd_wait(&p->ckpt.finished);
     if (pool_failed(p))
         return -EROFS;
-    uint64_t want = p->log.applied_seq;
+    uint64_t want = p->log.applied_seq, from = vd_loop_now_ns(p->loop);
     p->ckpt.running = true;
     int r;
     do {
@@ -296,6 +309,9 @@ int checkpoint_run(struct vd_pool *p)
     p->ckpt.failures = r < 0 ? p->ckpt.failures + 1 : 0;
     if (r < 0)
         vd_log(VD_LOG_WARNING, "%s: a checkpoint failed: %s", vd_dev_path(p->dev), strerror(-r));
+    else
+        vd_log(VD_LOG_DEBUG, "%s: a checkpoint took %" PRIu64 " ms", vd_dev_path(p->dev),
+               (p->ckpt.ended_ns - from) / 1000000);
     if (p->ckpt.failures >= FAILURES_MAX || r == -EUCLEAN || r == -EBADMSG)
         pool_fail(p, "checkpoints fail: %s", strerror(-r));
     p->ckpt.done++;

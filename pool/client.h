@@ -35,6 +35,8 @@ void pool_merge_live(struct pool_merge *m, struct vd_addr addr, int64_t blocks);
 int pool_merge_touch(struct pool_merge *m, struct tree_writer *w, enum tree_id t,
                      const struct tree_key *upto);
 bool pool_merge_wants(const struct pool_merge *m, enum tree_id t);
+/* `done` of the frozen overlay's entries are in the new trees: writes go on in proportion. */
+void pool_merge_progress(struct pool_merge *m, uint64_t done);
 
 /* Whose are these blocks? The cleaner found `blocks` blocks at `addr`, and a header says that they
  * were stored for (branch, lba). */

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #define NODE_CACHE_BYTES VD_MIB(64)
+#define NODE_CACHE_MOST VD_MIB(192)
 
 void pool_fail(struct vd_pool *p, const char *fmt, ...)
 {
@@ -142,6 +143,16 @@ static void pool_free(struct vd_pool *p)
     free(p);
 }
 
+/* A look-up should read one node, a leaf: so there is room for all the others, within reason. */
+void pool_fit_cache(struct vd_pool *p)
+{
+    uint64_t interior = 0;
+    for (int t = 0; t < TREE_COUNT; t++)
+        interior += forest_root(p->forest, t)->nodes - forest_root(p->forest, t)->leaves;
+    uint64_t bytes = NODE_CACHE_BYTES / 2 + interior * OD_NODE_SIZE * 9 / 8;
+    forest_set_cache(p->forest, VD_MAX(NODE_CACHE_BYTES, VD_MIN(bytes, NODE_CACHE_MOST)));
+}
+
 static int pool_load_roots(struct vd_pool *p, struct vd_error *err)
 {
     int r = head_read_root(p, err);
@@ -167,6 +178,7 @@ static int pool_load_roots(struct vd_pool *p, struct vd_error *err)
         };
         forest_set_root(p->forest, t, &root);
     }
+    pool_fit_cache(p);
     p->epoch = p->root.epoch;
     return 0;
 }

@@ -186,6 +186,8 @@ struct meta_stream {
 /* Batches of the cleaner's under way at once: while one looks or flushes, others read and write. */
 #define CLEANERS 4
 
+#define MERGE_ALL UINT64_C(65536)
+
 /* ---- touch list for the metadata cleaner ---- */
 struct touch_node {
     struct tree_key key;
@@ -221,6 +223,7 @@ struct vd_pool {
         bool running;          /* one at a time */
         bool held;             /* `running` only keeps others from it */
         bool merging;          /* nodes are being written */
+        uint64_t progress;     /* of the merge: part of the frozen overlay, of MERGE_ALL */
         uint64_t nodes_others; /* as many as were before, and it may write for other ends */
         bool wanted;           /* the checkpointer is to run one */
         uint64_t ended_ns;     /* when the last one ended */
@@ -298,6 +301,8 @@ static inline bool pool_failed(const struct vd_pool *p)
 {
     return p->failure[0] != 0;
 }
+/* The trees have changed: as much memory for nodes as they are worth. */
+void pool_fit_cache(struct vd_pool *p);
 int pool_spawn(struct vd_pool *p, const char *name, void (*fn)(void *arg));
 void pool_fiber_ends(struct vd_pool *p);
 

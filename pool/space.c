@@ -17,6 +17,7 @@
 #define HEADERS_RESERVE_BLOCKS (VD_MIB(2) / VD_BLOCK)
 #define WARM_KEEP_BYTES VD_MIB(16)
 #define GARBAGE_SLACK_BYTES VD_MIB(40) /* with open segments and a window: 64 MiB */
+#define GARBAGE_SLACK_SEGMENTS 12u
 
 /* Nodes that merging an overlay may write, one copy. */
 static uint64_t merge_nodes(const struct vd_pool *p, const struct overlay *ov)
@@ -111,10 +112,13 @@ uint64_t space_garbage(const struct vd_pool *p)
     return used > live ? used - live : 0;
 }
 
-/* Growing comes before cleaning while garbage is at most a quarter of what is live, and 64 MiB. */
+/* Growing comes before cleaning while garbage is at most a quarter of what is live, and 64 MiB; or,
+ * where segments are large, as much as those have room for that are always open: what is not
+ * written yet counts as garbage too, and a young pool would move its few blocks round and round. */
 bool space_may_grow(const struct vd_pool *p)
 {
-    return space_garbage(p) <= data_live(p) / 4 + GARBAGE_SLACK_BYTES / VD_BLOCK;
+    uint64_t slack = VD_MAX(GARBAGE_SLACK_BYTES / VD_BLOCK, GARBAGE_SLACK_SEGMENTS * p->seg_blocks);
+    return space_garbage(p) <= data_live(p) / 4 + slack;
 }
 
 void space_kick(struct vd_pool *p)
@@ -145,13 +149,16 @@ static int64_t clean_low_water(const struct vd_pool *p)
 #define OVERLAY_BYTES VD_MIB(48) /* each of the two */
 
 /* The active overlay and the window behind it are bounded: when a checkpoint cannot keep up, writes
- * wait for it. */
+ * wait for it. They may take half of that at once, and the other half as the merge goes on, so that
+ * they become slow and do not come to a stop. */
 static bool paced(const struct vd_pool *p)
 {
-    return p->ckpt.running && p->frozen &&
-           (overlay_memory(p->active) >= OVERLAY_BYTES ||
-            p->log.window_bytes - VD_MIN(p->ckpt.window, p->log.window_bytes) >=
-                2 * checkpoint_window(p));
+    if (!p->ckpt.running || !p->frozen)
+        return false;
+    uint64_t window = p->log.window_bytes - VD_MIN(p->ckpt.window, p->log.window_bytes);
+    uint64_t full = VD_MAX(overlay_memory(p->active) * MERGE_ALL / OVERLAY_BYTES,
+                           window * MERGE_ALL / (2 * checkpoint_window(p)));
+    return full >= (MERGE_ALL + p->ckpt.progress) / 2;
 }
 
 /* Blocks that an operation may still take: one that makes room, all but what a merge needs; the

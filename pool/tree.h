@@ -88,6 +88,8 @@ struct forest_cache {
     uint64_t bytes, hits, misses; /* memory it takes; look-ups since it was made */
 };
 void forest_cache(const struct forest *f, struct forest_cache *ret);
+/* May all nodes of the tree be in the cache at once? */
+bool forest_fits(const struct forest *f, enum tree_id t);
 
 /* ---- look-up without I/O ---- */
 

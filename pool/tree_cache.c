@@ -20,7 +20,7 @@
 /* Enough for any path, and for the fibers on it not to live off each other. */
 #define FRAMES_MIN FRAMES_PER_CHUNK
 #define HEAT_LEAF 1
-#define HEAT_INTERIOR 4
+#define HEAT_INTERIOR 20
 
 enum { FRAME_SPARE, FRAME_BUSY, FRAME_VALID };
 
@@ -242,6 +242,11 @@ void forest_cache(const struct forest *f, struct forest_cache *ret)
 {
     *ret = (struct forest_cache){
         .bytes = (uint64_t)f->frames * OD_NODE_SIZE, .hits = f->hits, .misses = f->misses};
+}
+
+bool forest_fits(const struct forest *f, enum tree_id t)
+{
+    return f->root[t].nodes <= f->frame_max;
 }
 
 const struct od_node *cache_get(struct forest *f, const struct node_ptr *ptr)

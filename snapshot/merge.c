@@ -34,9 +34,16 @@ struct sweep {
     uint64_t event; /* up to here sources stay as they are */
 };
 
+#define PROGRESS_SPANS 16
+
 static int span_next(struct merge *mg)
 {
     mg->has_span = overlay_next(mg->pos, &mg->span);
+    mg->entries += mg->has_span ? mg->span.count : 0;
+    if (++mg->spans % PROGRESS_SPANS == 0 || !mg->has_span)
+        pool_merge_progress(mg->m, mg->entries);
+    if (mg->ahead)
+        ahead_follow(mg->ahead);
     return mg->has_span ? 0 : overlay_pos_error(mg->pos);
 }
 
@@ -317,10 +324,13 @@ static void branches_settle(struct merge_state *ms)
 
 static int maps_merge(struct merge *mg)
 {
+    mg->ahead = ahead_begin(mg);
     int r = span_next(mg);
 
     for (size_t i = 0; r == 0 && i < mg->ms->nbranch; i++)
         r = branch_merge(mg, &mg->ms->branch[i]);
+    ahead_end(mg->ahead);
+    mg->ahead = NULL;
     int h = stream_finish(&mg->head, r);
     return stream_finish(&mg->history, h);
 }

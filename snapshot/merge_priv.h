@@ -121,6 +121,8 @@ struct merge {
     struct overlay_pos *pos;
     struct overlay_span span;
     bool has_span;
+    uint64_t spans, entries; /* of the frozen overlay: how far it has come */
+    struct merge_ahead *ahead;
     uint64_t steps;
     /* Workspace of cells. */
     struct ver *ver;
@@ -138,6 +140,14 @@ static inline void merge_breathe(struct merge *mg)
     if (++mg->steps % 8 == 0)
         vd_fiber_yield();
 }
+
+/* ---- merge_ahead.c: HEAD is read before it is needed ---- */
+
+/* Where it pays. Best effort. end: takes NULL. VD_YIELDS */
+struct merge_ahead *ahead_begin(struct merge *mg);
+void ahead_end(struct merge_ahead *a);
+/* The merge has gone on by a span. */
+void ahead_follow(struct merge_ahead *a);
 
 /* ---- merge_plan.c: what is needed and what is to be done ---- */
 

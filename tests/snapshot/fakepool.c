@@ -502,6 +502,10 @@ int pool_merge_touch(struct pool_merge *m, struct tree_writer *w, enum tree_id t
     return 0;
 }
 
+void pool_merge_progress(struct pool_merge *m, uint64_t done)
+{
+}
+
 bool pool_merge_wants(const struct pool_merge *m, enum tree_id t)
 {
     return false;
