@@ -14,7 +14,8 @@
 #define WINDOW_MIN VD_MIB(16)
 #define WINDOW_MAX VD_GIB(1)
 #define FAILURES_MAX 3
-#define BACKGROUND_BUDGET 2048 /* leaves of purging and folding per checkpoint */
+#define BACKGROUND_MAX 2048u /* leaves of purging and folding per checkpoint */
+#define BACKGROUND_NODES 4u  /* that each may change */
 
 uint64_t checkpoint_window(const struct vd_pool *p)
 {
@@ -68,6 +69,7 @@ static int freeze(struct vd_pool *p)
     p->frozen = p->active;
     p->active = fresh;
     p->ckpt.progress = 0;
+    p->ckpt.zeroed = p->space.zeroed;
     p->space.zeroed = 0;
     space_frozen(p);
     note_log_position(p);
@@ -109,6 +111,17 @@ void pool_merge_progress(struct pool_merge *m, uint64_t done)
     p->ckpt.progress = progress;
 }
 
+/* Purging and folding go on in a full pool too, slowly: the reserve has room for the least. */
+static unsigned background_budget(struct vd_pool *p)
+{
+    if (!p->client->backlog(p->client_arg))
+        return 0;
+    space_update_reserve(p);
+    uint64_t least = SPACE_BACKGROUND_NODES / BACKGROUND_NODES,
+             most = space_spare_nodes(p) / 2 / BACKGROUND_NODES;
+    return (unsigned)VD_MIN(VD_MAX(least, most), (uint64_t)BACKGROUND_MAX);
+}
+
 static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
 {
     *m = (struct pool_merge){
@@ -119,7 +132,7 @@ static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
         .epoch = p->ckpt.epoch,
         .incarnation = root->incarnation,
         .counter = root->counter,
-        .budget = BACKGROUND_BUDGET,
+        .budget = background_budget(p),
     };
     for (int t = 0; t < TREE_COUNT; t++) {
         m->base[t] = m->root[t] = *forest_root(p->forest, t);
@@ -127,14 +140,19 @@ static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
     }
     p->ckpt.merging = true;
     p->ckpt.progress = 0;
-    p->ckpt.nodes_others = p->stats.written[VD_STREAM_META_A];
-    if (p->client->backlog(p->client_arg))
-        p->ckpt.nodes_others += 2 * BACKGROUND_BUDGET;
-    for (int t = 0; t < TREE_COUNT; t++)
-        p->ckpt.nodes_others += 2 * p->ckpt.touch[t].count;
+    p->ckpt.nodes_before = p->stats.written[VD_STREAM_META_A];
+    p->ckpt.nodes_beside += m->budget * BACKGROUND_NODES;
+    uint64_t most = space_frozen_nodes(p);
+    uint32_t free = p->segs.free_backed;
     int r = p->client->merge(p->client_arg, m);
     if (r == 0)
         r = meta_flush(p);
+    vd_log(VD_LOG_DEBUG,
+           "%s: a merge of %zu entries (%zu relocations) wrote %" PRIu64 " nodes, at most %" PRIu64
+           " were expected, %" PRIu64 " of them beside; free segments %u, then %u; %u hold nodes",
+           vd_dev_path(p->dev), overlay_entries(p->frozen), overlay_relocations(p->frozen),
+           p->stats.written[VD_STREAM_META_A] - p->ckpt.nodes_before, most, p->ckpt.nodes_beside,
+           free, p->segs.free_backed, p->segs.meta);
     for (int t = 0; r == 0 && t < TREE_COUNT; t++) {
         const struct tree_root *o = &m->root[t];
         root->tree[t] = (struct vd_tree_root){
@@ -272,6 +290,7 @@ static int checkpoint_once(struct vd_pool *p)
     if (r == 0)
         r = merge(p, root, m);
     p->ckpt.merging = false;
+    p->ckpt.nodes_beside = 0;
     uint32_t count = p->segs.count;
     if (r == 0) {
         freed = calloc(count, sizeof(*freed));

@@ -25,7 +25,6 @@
 /* What a batch has moved is applied in one go, in which nothing else happens. */
 #define VICTIM_BYTES VD_MIB(4)
 #define SCAN_TURN_BLOCKS 32
-#define META_NODES_PER_MERGE 1024
 /* Live share beyond which emptying a segment does not pay. */
 #define FULLEST 0.85
 #define FULLEST_URGENT 0.98
@@ -41,6 +40,7 @@ struct clean {
     struct vd_pool *p;
     struct bulk_stream *out;
     uint64_t planned; /* blocks that the output may take */
+    uint64_t moving;  /* blocks to be relocated */
     struct {
         uint32_t seg, pieces;
     } used[VICTIMS_MAX + 2]; /* segments of the output */
@@ -56,6 +56,9 @@ struct clean {
     uint32_t scanned; /* blocks since others had a turn */
     struct move *moves;
     size_t count, room;
+    /* Instead of what is to be moved, a map of the segment is made (cleaner_learn). */
+    struct seg_map *map;
+    uint8_t teller; /* the header that is being asked about */
 };
 
 /* ---- buffers ---- */
@@ -115,23 +118,50 @@ static uint64_t move_cost(const struct pool_seg *s)
     return s->live + s->live / 60 + 2;
 }
 
+/* What a batch may take. A relocation changes a node, so where blocks lie one by one, emptying
+ * dense segments lets merges write more than it brings: it may be no more than there is space for.
+ */
+struct budget {
+    uint64_t room;  /* blocks for the output */
+    uint64_t moves; /* blocks in the victims so far */
+    int64_t beyond; /* free blocks that merges do not need, with what the victims were so far */
+};
+
+/* Blocks of the log that say where so many blocks are now. */
+#define LOGGED(blocks) ((blocks) / 60 + 1)
+
+static bool budget_allows(const struct vd_pool *p, const struct budget *b, const struct pool_seg *s)
+{
+    uint64_t moves = b->moves + s->live;
+    return move_cost(s) <= b->room &&
+           b->beyond + p->seg_blocks >=
+               (int64_t)(move_cost(s) + LOGGED(s->live) + space_nodes_of_moves(p, moves));
+}
+
+static void budget_take(const struct vd_pool *p, struct budget *b, const struct pool_seg *s)
+{
+    b->room -= move_cost(s);
+    b->moves += s->live;
+    b->beyond += (int64_t)p->seg_blocks - (int64_t)(move_cost(s) + LOGGED(s->live));
+}
+
 struct candidate {
     double score;
     uint32_t seg;
 };
 
-/* The best `most` candidates that `room` blocks are enough for, best first; returns how many. */
-static unsigned candidates_find(const struct vd_pool *p, bool urgent, uint64_t room,
+/* The best `most` candidates of which the budget allows each, best first; returns how many. */
+static unsigned candidates_find(const struct vd_pool *p, bool urgent, const struct budget *b,
                                 struct candidate *best, unsigned most)
 {
     double fullest = urgent ? FULLEST_URGENT : FULLEST;
     unsigned n = 0;
     for (uint32_t i = 1; i < p->segs.count; i++) {
         const struct pool_seg *s = &p->segs.v[i];
-        if (!victim_possible(p, s, fullest) || move_cost(s) > room)
+        if (!victim_possible(p, s, fullest) || move_cost(s) > b->room)
             continue;
         struct candidate c = {victim_score(p, s), i};
-        if (n == most && c.score <= best[n - 1].score)
+        if ((n == most && c.score <= best[n - 1].score) || !budget_allows(p, b, s))
             continue;
         unsigned at = n < most ? n++ : n - 1;
         for (; at > 0 && best[at - 1].score < c.score; at--)
@@ -141,19 +171,24 @@ static unsigned candidates_find(const struct vd_pool *p, bool urgent, uint64_t r
     return n;
 }
 
-static uint64_t clean_room(const struct vd_pool *p, const struct bulk_stream *out)
+static struct budget budget_of(const struct vd_pool *p, const struct bulk_stream *out)
 {
-    uint64_t room = (uint64_t)space_clean_segments(p) * p->seg_blocks;
-    room -= VD_MIN(room, p->clean.planned);
-    return out->seg ? room + p->seg_blocks - out->block : room;
+    uint64_t room = space_clean_room(p);
+    uint64_t open = out->seg ? p->seg_blocks - out->block : 0;
+    return (struct budget){
+        .room = room - VD_MIN(room, p->clean.planned) + open,
+        .beyond = space_to_clean(p) + (int64_t)open - (int64_t)p->clean.planned,
+    };
 }
 
 enum clean_prospect cleaner_prospect(const struct vd_pool *p)
 {
     struct candidate best;
-    for (unsigned i = 0; i < CLEANERS; i++)
-        if (candidates_find(p, true, clean_room(p, &p->clean.out[i]), &best, 1))
+    for (unsigned i = 0; i < CLEANERS; i++) {
+        struct budget b = budget_of(p, &p->clean.out[i]);
+        if (candidates_find(p, true, &b, &best, 1))
             return CLEAN_NOW;
+    }
     for (uint32_t i = 1; i < p->segs.count; i++)
         if (victim_some_day(p, &p->segs.v[i], FULLEST_URGENT))
             return CLEAN_LATER;
@@ -164,21 +199,23 @@ enum clean_prospect cleaner_prospect(const struct vd_pool *p)
 static void choose(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
-    uint64_t room = clean_room(p, c->out);
+    struct budget b = budget_of(p, c->out);
     unsigned most = (unsigned)VD_MAX(1u, VD_MIN(VICTIMS_MAX, VICTIM_BYTES / p->chunk_size));
     struct candidate best[VICTIMS_MAX + VICTIMS_MAX / 2];
-    unsigned n = candidates_find(p, urgent, room, best, VD_ARRAY_SIZE(best));
+    unsigned n = candidates_find(p, urgent, &b, best, VD_ARRAY_SIZE(best));
     for (unsigned i = 0; i < n && c->victims < most; i++) {
         struct pool_seg *s = &p->segs.v[best[i].seg];
-        if (move_cost(s) > room)
+        if (!budget_allows(p, &b, s))
             continue;
+        budget_take(p, &b, s);
         s->victim = true;
         s->pins++;
-        room -= move_cost(s);
         c->planned += move_cost(s);
+        c->moving += s->live;
         c->victim[c->victims++] = best[i].seg;
     }
     p->clean.planned += c->planned;
+    p->clean.moving += c->moving;
 }
 
 /* ---- finding what is live ---- */
@@ -222,6 +259,14 @@ static int run_add(struct clean *c, unsigned v, uint64_t branch, const struct vd
     return move_add(c, branch, run, data);
 }
 
+/* The trees name this block. */
+static void block_found(struct clean *c, uint64_t block)
+{
+    vd_bit_set(c->seen, block);
+    if (c->map)
+        map_name(c->map, (uint32_t)block, c->teller);
+}
+
 /* Asks the client about one hint. Several may be true of the same block, where it was filled again
  * with what had been there before: it counts once. */
 static int hint_ask(struct clean *c, unsigned v, const struct pool_owner_query *q,
@@ -235,12 +280,12 @@ static int hint_ask(struct clean *c, unsigned v, const struct pool_owner_query *
     for (uint64_t i = 0; i < q->blocks; i++)
         if (gone >> i & 1) {
             c->gone[v]++;
-            vd_bit_set(c->seen, first + i);
+            block_found(c, first + i);
         }
     for (int r = 0; r < n; r++) {
         for (uint64_t i = 0; i < runs[r].blocks; i++)
-            vd_bit_set(c->seen, addr_block(runs[r].addr) + i);
-        int res = run_add(c, v, branch, &runs[r]);
+            block_found(c, addr_block(runs[r].addr) + i);
+        int res = c->map ? 0 : run_add(c, v, branch, &runs[r]);
         if (res < 0)
             return res;
     }
@@ -307,6 +352,10 @@ static int victim_walk(struct clean *c, unsigned v)
             s->rid = rec.rid;
         if (rec.rid != s->rid)
             continue;
+        if (c->map) {
+            c->teller = map_fix(p, c->map, block);
+            c->map->hints += rec.flags & OD_RECORD_HINTS && c->teller == 0;
+        }
         r = header_scan(c, v, &rec, header);
         c->scanned += 1 + rec.payload_blocks;
         if (c->scanned >= SCAN_TURN_BLOCKS) { /* others have waited long enough */
@@ -364,7 +413,11 @@ static int out_room(struct clean *c, uint64_t blocks)
         seg_close(p, o->seg);
     o->seg = 0;
     o->block = 0;
-    return seg_open(p, VD_STREAM_CLEAN, &o->seg);
+    int r = seg_open(p, VD_STREAM_CLEAN, &o->seg);
+    uint64_t had = r == 0 ? VD_MIN(c->planned, (uint64_t)p->seg_blocks) : 0;
+    c->planned -= had;
+    p->clean.planned -= had;
+    return r;
 }
 
 /* Pieces of output under way at once: each a bulk header and what lies behind it. */
@@ -607,6 +660,13 @@ bool cleaner_busy(const struct vd_pool *p)
     return false;
 }
 
+void cleaner_stop(struct vd_pool *p)
+{
+    p->clean.stopped = true;
+    while (cleaner_busy(p))
+        vd_wait(&p->clean.idle);
+}
+
 static unsigned slot_take(struct vd_pool *p)
 {
     for (;;) {
@@ -628,6 +688,8 @@ static int batch_run(struct clean *c, bool urgent)
         return 0;
     vd_wake_all(&p->clean.help);
     int r = clean_run(c);
+    p->clean.planned -= c->planned;
+    p->clean.moving -= c->moving; /* the overlay says it now */
     for (unsigned v = 0; v < c->victims; v++) {
         struct pool_seg *s = &p->segs.v[c->victim[v]];
         s->pins--;
@@ -638,7 +700,6 @@ static int batch_run(struct clean *c, bool urgent)
     if (r == 0)
         r = victims_release(c);
     free(c->moves);
-    p->clean.planned -= c->planned;
     p->stats.cleaned += c->victims;
     return r < 0 ? r : (int)c->victims;
 }
@@ -652,113 +713,69 @@ int cleaner_batch(struct vd_pool *p, bool urgent)
     c->p = p;
     c->out = &p->clean.out[slot];
     c->root = p->root.counter;
-    int r = batch_run(c, urgent);
+    int r = p->clean.stopped ? 0 : batch_run(c, urgent);
     p->clean.busy[slot] = false;
     vd_wake_all(&p->clean.idle);
     return r;
 }
 
-/* ---- metadata ---- */
+/* ---- learning ---- */
 
-void touch_list_clear(struct vd_pool *p)
+#define LEARN_PART 16 /* of a segment must be dead, or knowing where is not worth much */
+
+/* Of what an earlier session wrote there is no map. */
+static bool learnable(const struct vd_pool *p, uint32_t seg)
 {
-    for (int t = 0; t < TREE_COUNT; t++)
-        p->ckpt.touch[t].count = p->ckpt.touch[t].pos = 0;
+    const struct pool_seg *s = &p->segs.v[seg];
+    return !s->map && victim_possible(p, s, 1.0 - 1.0 / LEARN_PART) && s->last_seq &&
+           s->pins == 0 && seg != p->root.log_seg.seg;
 }
 
-static int touch_add(struct touch_list *l, const struct od_node *n)
+/* The map is of what the newest root names, so no merge may have begun meanwhile. */
+static bool learn_one(struct clean *c)
 {
-    if (l->count == l->room) {
-        size_t room = l->room ? l->room * 2 : 64;
-        struct touch_node *v = realloc(l->v, room * sizeof(*v));
-        if (!v)
-            return -ENOMEM;
-        l->v = v;
-        l->room = room;
+    struct vd_pool *p = c->p;
+    uint32_t seg = c->victim[0];
+    c->map = map_new(p);
+    if (!c->map)
+        return false;
+    int r = victim_walk(c, 0);
+    struct pool_seg *s = &p->segs.v[seg];
+    if (r < 0 || c->root != p->root.counter || p->ckpt.running) {
+        map_free(p, c->map);
+        s->rotten = r == -EBADMSG || r == -EIO;
+        return false;
     }
-    struct touch_node *t = &l->v[l->count++];
-    for (int i = 0; i < 4; i++)
-        t->key.w[i] = vd_get64(n->first.w[i]);
-    t->level = n->level;
-    return 0;
+    s->stuck = !map_adopt(p, seg, c->map);
+    if (!s->stuck)
+        refill_learned(p, seg);
+    return !s->stuck;
 }
 
-static int touch_cmp(const void *a, const void *b)
+/* What was written in an earlier session has no map, so small writes could not fill what is dead
+ * there. To read a segment and find out is much cheaper than to empty it: the one where most is
+ * dead. VD_YIELDS */
+bool cleaner_learn(struct vd_pool *p)
 {
-    return tree_key_cmp(&((const struct touch_node *)a)->key, &((const struct touch_node *)b)->key);
-}
-
-/* Lists the nodes of one segment that the trees still name. */
-static int touch_segment(struct vd_pool *p, uint32_t seg, uint8_t *buf)
-{
-    int r = vd_dev_read(p->dev, seg_off(p, seg), buf, p->chunk_size);
-    for (uint32_t b = 0; r == 0 && b < p->seg_blocks; b++) {
-        const struct od_node *n = (const struct od_node *)(buf + (size_t)b * OD_NODE_SIZE);
-        if (vd_get32(n->magic) != OD_MAGIC_NODE || n->tree >= TREE_COUNT ||
-            node_verify(n, p->pool64, n->tree, n->level) < 0)
-            continue;
-        struct forest_need need;
-        int named;
-        while ((named = tree_names(p->forest, n, (struct vd_addr){seg, b * VD_SECTORS_PER_BLOCK},
-                                   &need)) == -EAGAIN) {
-            int l = forest_load(p->forest, &need);
-            if (l < 0 && l != -EAGAIN)
-                return l;
-        }
-        if (named < 0)
-            return named;
-        if (named)
-            r = touch_add(&p->ckpt.touch[n->tree], n);
-    }
-    return r;
-}
-
-/* Metadata segments empty by themselves where everything is rewritten; cold nodes keep others half
- * empty. Those of the sparsest become part of the next merge while more than a third of the space
- * is garbage. First and second copies lie in pairs of segments, so looking at the first ones is
- * enough. */
-int cleaner_touch_meta(struct vd_pool *p)
-{
-    touch_list_clear(p);
-    uint64_t used = 0, live = 0;
-    for (uint32_t i = 0; i < p->segs.count; i++)
-        if (p->segs.v[i].state == VD_SEG_CLOSED && p->segs.v[i].stream == VD_STREAM_META_A) {
-            used += p->seg_blocks;
-            live += p->segs.v[i].live;
-        }
-    uint8_t *buf VD_CLEANUP(vd_cleanup_free) = NULL;
-    uint32_t nodes = 0;
-    bool *seen VD_CLEANUP(vd_cleanup_free) = NULL;
-    /* Beyond what the merge needs anyway, as far as there is space. */
-    uint32_t keep = space_keep_segments(p), have = p->segs.free_backed;
-    uint64_t most = (have > keep ? (have - keep) / 2 : 0) * (uint64_t)p->seg_blocks;
-    while (used > live + live / 2 + p->seg_blocks / 2 &&
-           nodes < VD_MIN(META_NODES_PER_MERGE, most)) {
-        if (!buf) {
-            buf = vd_alloc_aligned(p->chunk_size);
-            seen = calloc(p->segs.count, sizeof(*seen));
-            if (!buf || !seen)
-                return -ENOMEM;
-        }
-        int64_t best = -1;
-        for (uint32_t i = 0; i < p->segs.count; i++) {
-            const struct pool_seg *s = &p->segs.v[i];
-            if (s->state == VD_SEG_CLOSED && s->stream == VD_STREAM_META_A && !seen[i] && s->live &&
-                (best < 0 || s->live < p->segs.v[best].live))
-                best = i;
-        }
-        if (best < 0 || p->segs.v[best].live > p->seg_blocks * 3 / 4)
-            break;
-        seen[best] = true;
-        int r = touch_segment(p, (uint32_t)best, buf);
-        if (r < 0)
-            return r;
-        nodes += p->segs.v[best].live;
-        used -= p->seg_blocks;
-        live -= p->segs.v[best].live;
-    }
-    for (int t = 0; t < TREE_COUNT; t++)
-        if (p->ckpt.touch[t].count)
-            qsort(p->ckpt.touch[t].v, p->ckpt.touch[t].count, sizeof(struct touch_node), touch_cmp);
-    return 0;
+    uint32_t best = 0;
+    if (p->ckpt.running && !p->ckpt.held)
+        vd_wait(&p->ckpt.finished);
+    for (uint32_t i = 1; i < p->segs.count; i++)
+        if (learnable(p, i) && (!best || p->segs.v[i].live < p->segs.v[best].live))
+            best = i;
+    struct clean *c VD_CLEANUP(vd_cleanup_free) = calloc(1, sizeof(*c));
+    uint64_t *seen VD_CLEANUP(vd_cleanup_free) = malloc(p->seg_blocks / 8);
+    if (!c || !seen || !best || p->ckpt.running)
+        return false;
+    c->p = p;
+    c->root = p->root.counter;
+    c->seen = seen;
+    c->victim[c->victims++] = best;
+    p->segs.v[best].victim = true;
+    p->segs.v[best].pins++;
+    bool learned = victims_read(c) == 0 && learn_one(c);
+    p->segs.v[best].victim = false;
+    p->segs.v[best].pins--;
+    buffer_put(p, c->data[0]);
+    return learned;
 }

@@ -71,16 +71,37 @@ static void tellers_drop(struct vd_pool *p, struct seg_map *m)
     m->tellers = NULL;
 }
 
-void map_drop(struct vd_pool *p, uint32_t seg)
+void map_free(struct vd_pool *p, struct seg_map *m)
 {
-    struct seg_map *m = p->segs.v[seg].map;
     if (!m)
         return;
     tellers_drop(p, m);
     p->refill.map_bytes -= map_bytes(p);
     free(m->next);
     free(m);
+}
+
+void map_drop(struct vd_pool *p, uint32_t seg)
+{
+    map_free(p, p->segs.v[seg].map);
     p->segs.v[seg].map = NULL;
+}
+
+struct seg_map *map_new(struct vd_pool *p)
+{
+    if (!(p->label.incompat & OD_INCOMPAT_REFILL))
+        return NULL;
+    struct seg_map *m = map_alloc(p, map_bytes(p), MAPS_BYTES);
+    if (m)
+        m->tellers = map_alloc(p, tellers_bytes(p), MAPS_BYTES / 2);
+    return m;
+}
+
+void map_name(struct seg_map *m, uint32_t block, uint8_t teller)
+{
+    vd_bit_set(m->named, block);
+    if (m->tellers)
+        m->tellers->of[block] = teller;
 }
 
 void map_release(struct vd_pool *p, uint32_t seg)
@@ -202,21 +223,39 @@ void map_merge_failed(struct vd_pool *p, uint32_t seg)
     }
 }
 
-void map_publish(struct vd_pool *p, uint32_t seg)
+/* Sets m->used; returns how many blocks the trees name. */
+static uint32_t map_count(const struct vd_pool *p, struct seg_map *m)
 {
-    struct pool_seg *s = &p->segs.v[seg];
-    struct seg_map *m = s->map;
     uint32_t named = 0;
-    if (!m)
-        return;
-    if (m->next)
-        memcpy(m->named, m->next, words(p) * sizeof(uint64_t));
-    map_merge_failed(p, seg);
     m->used = 0;
     for (uint32_t i = 0; i < words(p); i++) {
         named += (uint32_t)__builtin_popcountll(m->named[i]);
         m->used += (uint32_t)__builtin_popcountll(m->named[i] | fixed(p, m)[i]);
     }
+    return named;
+}
+
+bool map_adopt(struct vd_pool *p, uint32_t seg, struct seg_map *m)
+{
+    struct pool_seg *s = &p->segs.v[seg];
+    if (s->map || map_count(p, m) != s->live) {
+        map_free(p, m);
+        return false;
+    }
+    s->map = m;
+    return true;
+}
+
+void map_publish(struct vd_pool *p, uint32_t seg)
+{
+    struct pool_seg *s = &p->segs.v[seg];
+    struct seg_map *m = s->map;
+    if (!m)
+        return;
+    if (m->next)
+        memcpy(m->named, m->next, words(p) * sizeof(uint64_t));
+    map_merge_failed(p, seg);
+    uint32_t named = map_count(p, m);
     if (named != s->live) {
         vd_log(VD_LOG_WARNING, "%s: segment %u is not refilled: %u blocks in use, %u counted",
                vd_dev_path(p->dev), seg, named, s->live);

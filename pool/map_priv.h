@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Maps of segments: which blocks are in use. In memory only, of segments opened in this session as
- * far as memory for them goes; a segment without one is not refilled. Nothing here suspends.
+ * Maps of segments: which blocks are in use. In memory only, as far as memory for them goes: of
+ * segments opened in this session, and of others that the cleaner has looked through. A segment
+ * without one is not refilled. Nothing here suspends.
  */
 #ifndef VD_POOL_MAP_PRIV_H
 #define VD_POOL_MAP_PRIV_H
@@ -30,6 +31,13 @@ struct seg_map {
 void map_open(struct vd_pool *p, uint32_t seg);
 void map_drop(struct vd_pool *p, uint32_t seg);
 void map_release(struct vd_pool *p, uint32_t seg);
+/* Of a segment that was opened in another session: an empty map, to be filled by map_fix for each
+ * header and hint block and map_name for each block that the trees name. NULL: no memory for it. */
+struct seg_map *map_new(struct vd_pool *p);
+void map_name(struct seg_map *m, uint32_t block, uint8_t teller);
+void map_free(struct vd_pool *p, struct seg_map *m);
+/* Gives it to its segment, if it names as many blocks as are counted there; else frees it. */
+bool map_adopt(struct vd_pool *p, uint32_t seg, struct seg_map *m);
 /* There is a header at `at`, and `blocks` blocks behind it are its own. */
 void map_header(struct vd_pool *p, struct vd_addr at, uint32_t blocks);
 /* The merge under way puts these blocks into a tree, or takes them out of it. */

@@ -366,6 +366,7 @@ int pool_close(struct vd_pool *p, struct vd_error *err)
 {
     int r = 0;
     if (!p->rdonly && !pool_failed(p)) {
+        cleaner_stop(p); /* what it moved is to be in the last root */
         if (p->log.applied_seq > p->root.seq)
             r = checkpoint_run(p);
         pool_stop_fibers(p);
@@ -490,8 +491,9 @@ int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live,
         return -ENOENT;
     const struct pool_seg *s = &p->segs.v[seg];
     *ret_live = s->live;
+    *ret_meta = s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B;
     /* Free with something live in it: emptied by the cleaner, the trees do not know yet. */
     *ret_used = s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED || s->live;
-    *ret_meta = s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B;
+    *ret_used = *ret_used && (!*ret_meta || seg_has_ghosts(p, s));
     return 0;
 }

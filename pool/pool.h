@@ -129,8 +129,9 @@ typedef void pool_finding_fn(void *arg, const char *finding);
 /* Labels, roots, table, node copies, log and echoes. Calls fn per finding; returns their number or
  * -errno. VD_YIELDS */
 int pool_check(struct vd_pool *p, pool_finding_fn *fn, void *arg, uint64_t *ret_nodes);
-/* The live count the table holds for a segment, and whether it is in use; for comparing with a
- * walk. Returns -ENOENT beyond the last segment. */
+/* The live count the table holds for a segment, whether trees may name data in it, and whether it
+ * holds nodes (what trees name beside them is told away by the log); for comparing with a walk.
+ * Returns -ENOENT beyond the last segment. */
 int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live, bool *ret_used,
                       bool *ret_meta);
 

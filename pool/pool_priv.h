@@ -43,6 +43,7 @@ struct pool_segments {
     uint32_t count; /* segments the table knows: chunks 0..count-1 of the device */
     uint32_t limit; /* most segments: by capacity, device and table */
     uint32_t free_backed;
+    uint32_t meta;         /* of those in use, with nodes */
     uint32_t free_cold;    /* free, not backed, below count */
     uint32_t used;         /* open or closed */
     uint32_t low_hint;     /* no free segment below this */
@@ -224,13 +225,15 @@ struct vd_pool {
         bool held;             /* `running` only keeps others from it */
         bool merging;          /* nodes are being written */
         uint64_t progress;     /* of the merge: part of the frozen overlay, of MERGE_ALL */
-        uint64_t nodes_others; /* as many as were before, and it may write for other ends */
+        uint64_t nodes_before; /* as many as had been written when it began */
         bool wanted;           /* the checkpointer is to run one */
         uint64_t ended_ns;     /* when the last one ended */
         uint64_t done, failures;
         int last_error;
         struct vd_waitq kick, finished;
         struct touch_list touch[TREE_COUNT];
+        uint64_t nodes_beside; /* it may write for these lists, and for background work */
+        uint64_t zeroed;       /* in the frozen overlay, as space.zeroed is in the active one */
         /* of the frozen overlay */
         uint64_t seq, csum, epoch, window;
         struct vd_segref log_seg;
@@ -262,7 +265,9 @@ struct vd_pool {
     struct {
         struct bulk_stream out[CLEANERS]; /* one for each batch under way */
         bool busy[CLEANERS];
+        bool stopped;      /* the pool is about to be closed */
         uint64_t planned;  /* blocks that these may still take */
+        uint64_t moving;   /* blocks that they may still relocate */
         uint64_t released; /* segments given free without waiting for a root */
         void *buffers;     /* of a chunk each, kept while there is work: each points at the next */
         struct vd_waitq kick, help, idle;
@@ -271,6 +276,7 @@ struct vd_pool {
     struct {
         uint64_t admitted;  /* blocks admitted and not yet placed */
         uint64_t reserved;  /* blocks kept for merges, cleaning, trims */
+        uint64_t for_meta;  /* and for metadata to be rewritten, where the pool cannot grow */
         uint32_t keep;      /* free segments that are left after a crash for opening and a root */
         uint32_t for_merge; /* that the next merge may open: none while the open ones have room */
         uint32_t most_free, rounds; /* of making room for who waits: how far it has come */
@@ -279,8 +285,9 @@ struct vd_pool {
         struct vd_waitq paced; /* writes that wait for a checkpoint to catch up */
         struct vd_waitq kick;  /* the keeper waits here */
         bool kicked;
+        uint64_t nodes;           /* that merging both overlays may write, one copy */
         uint64_t nodes_at_freeze; /* that merging the last frozen overlay could write, one copy */
-        uint64_t zeroed;          /* blocks trimmed or zeroed since the last checkpoint began */
+        uint64_t zeroed;          /* blocks trimmed or zeroed in the active overlay */
         uint64_t refusals;        /* goes up when it is found that nothing more can be had */
     } space;
 
@@ -356,6 +363,9 @@ void seg_warm(struct vd_pool *p, uint32_t seg);
 /* Which segments are warm, and which free ones backed, by what the host says. */
 void segs_ask_host(struct vd_pool *p);
 void seg_close(struct vd_pool *p, uint32_t seg);
+/* May the trees name blocks in it that are not there any more, as relocations and newer writes in
+ * the log tell? */
+bool seg_has_ghosts(const struct vd_pool *p, const struct pool_seg *s);
 /* Would a root at `seq` forget this segment? Uses live + delta. */
 bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq);
 void seg_release(struct vd_pool *p, uint32_t seg);
@@ -426,7 +436,11 @@ int checkpoint_start(struct vd_pool *p);
 /* Empties some segments by moving their live blocks. Returns how many (the next checkpoint frees
  * them), 0 when nothing pays, or -errno. `urgent`: any garbage pays. VD_YIELDS */
 int cleaner_batch(struct vd_pool *p, bool urgent);
+/* Finds out what is dead in one more segment of an earlier session. VD_YIELDS */
+bool cleaner_learn(struct vd_pool *p);
 bool cleaner_busy(const struct vd_pool *p); /* is a batch under way? */
+/* Waits until what is under way has ended; nothing begins any more. VD_YIELDS */
+void cleaner_stop(struct vd_pool *p);
 void cleaner_rest(struct vd_pool *p);       /* gives back memory that the next batch would take */
 /* What an urgent batch could do: at once, or only when one or two more roots are written. */
 enum clean_prospect { CLEAN_NOTHING, CLEAN_LATER, CLEAN_NOW };
@@ -440,6 +454,8 @@ void touch_list_clear(struct vd_pool *p);
 void refill_merge_ends(struct vd_pool *p, bool published);
 /* Is there enough that is dead for small writes to go there? */
 bool refill_works(const struct vd_pool *p);
+/* A segment has got a map. */
+void refill_learned(struct vd_pool *p, uint32_t seg);
 /* What is left is about what is filled while a checkpoint runs: the next one should bring more. */
 bool refill_runs_out(const struct vd_pool *p);
 /* Promises dead blocks to an operation; p->refill.promised goes down when it is in a record. */
@@ -480,9 +496,22 @@ bool space_is_short(const struct vd_pool *p);
 /* Free segments that trims leave, and the cleaner in the end: what opening takes after a crash, and
  * the root that gives free what the crash left. */
 uint32_t space_keep_segments(const struct vd_pool *p);
-/* Free segments that the cleaner may fill now. It borrows one even where none is to spare: a batch
+/* Nodes that are always kept for background work. */
+#define SPACE_BACKGROUND_NODES 64u
+/* Nodes, counted once, that there is space for beyond those that merging both overlays may write and
+ * a segment of the log's. */
+uint64_t space_spare_nodes(const struct vd_pool *p);
+/* Nodes, counted once, that merging the frozen overlay and what goes along may write. */
+uint64_t space_frozen_nodes(const struct vd_pool *p);
+/* Blocks that so many relocations more let merges write in addition. */
+uint64_t space_nodes_of_moves(const struct vd_pool *p, uint64_t moves);
+/* Blocks that cleaning may take, of free segments and of what merges write: may be negative. */
+int64_t space_to_clean(const struct vd_pool *p);
+/* Is much more in use for nodes than there are? */
+bool space_meta_sparse(const struct vd_pool *p);
+/* Blocks that the cleaner may fill now. It borrows a segment even where none is to spare: a batch
  * that fits into one empties more than that, and counts for nothing if it is cut short. */
-uint32_t space_clean_segments(const struct vd_pool *p);
+uint64_t space_clean_room(const struct vd_pool *p);
 /* Free segments with host space that a closed pool keeps, to be opened and changed with (P4). */
 uint32_t space_idle_segments(const struct vd_pool *p);
 /* Blocks of segments in use that nothing needs. */

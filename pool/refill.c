@@ -94,6 +94,16 @@ void refill_merge_ends(struct vd_pool *p, bool published)
     p->refill.dead_at_root = p->refill.dead;
 }
 
+void refill_learned(struct vd_pool *p, uint32_t seg)
+{
+    if (!refill_possible(p, seg))
+        return;
+    uint32_t dead = VD_MIN(seg_dead(p, &p->segs.v[seg]), (uint32_t)REFILL_SLOTS);
+    p->refill.dead += dead;
+    p->refill.dead_at_root += dead;
+    p->refill.barren = false;
+}
+
 struct refill *refill_of(struct vd_list *link)
 {
     return vd_container_of(link, struct refill, link);

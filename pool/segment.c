@@ -48,15 +48,22 @@ void segs_set_limit(struct vd_pool *p)
     p->segs.limit = (uint32_t)VD_MAX(limit, p->segs.count);
 }
 
+static bool is_meta(const struct pool_seg *s)
+{
+    return (s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED) &&
+           (s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B);
+}
+
 void segs_recount(struct vd_pool *p)
 {
     struct pool_segments *s = &p->segs;
-    s->free_backed = s->free_cold = s->used = 0;
+    s->free_backed = s->free_cold = s->used = s->meta = 0;
     for (uint32_t i = 0; i < s->count; i++) {
         if (s->v[i].state == VD_SEG_FREE)
             (*(s->v[i].backed ? &s->free_backed : &s->free_cold))++;
         else if (s->v[i].state == VD_SEG_OPEN || s->v[i].state == VD_SEG_CLOSED)
             s->used++;
+        s->meta += is_meta(&s->v[i]);
     }
     s->low_hint = 0;
 }
@@ -244,6 +251,7 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
         };
         s->free_backed--;
         s->used++;
+        s->meta += is_meta(&s->v[i]);
         if (stream == VD_STREAM_LOG || stream == VD_STREAM_CLEAN)
             map_open(p, (uint32_t)i);
         else
@@ -277,6 +285,11 @@ void seg_close(struct vd_pool *p, uint32_t seg)
     p->segs.v[seg].warm = true; /* its stream has filled it, or is about to end */
 }
 
+bool seg_has_ghosts(const struct vd_pool *p, const struct pool_seg *s)
+{
+    return s->emptied || s->ghosts_until > p->root.counter;
+}
+
 bool seg_freeable(const struct vd_pool *p, uint32_t seg, uint64_t seq)
 {
     const struct pool_seg *s = &p->segs.v[seg];
@@ -292,6 +305,7 @@ void seg_release(struct vd_pool *p, uint32_t seg)
 {
     struct pool_seg *s = &p->segs.v[seg];
     map_release(p, seg);
+    p->segs.meta -= is_meta(s);
     *s = (struct pool_seg){
         .state = VD_SEG_FREE,
         .map = s->map,

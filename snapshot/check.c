@@ -148,7 +148,7 @@ static int live_count(struct check *k, const struct vd_run *run)
     uint32_t seg = run->addr.seg, live;
     bool used, meta;
 
-    if (pool_segment_live(k->s->pool, seg, &live, &used, &meta) < 0 || !used || meta) {
+    if (pool_segment_live(k->s->pool, seg, &live, &used, &meta) < 0 || !used) {
         check_finding(
             k, "branch %" PRIu64 ", block %" PRIu64 " lies in segment %u, which holds no data",
             k->branch_id, run->lba, seg);

@@ -83,7 +83,7 @@ static void empty_and_go_on(struct world *w)
     for (unsigned i = 0; i < VD_ARRAY_SIZE(at); i++)
         named_spawn(w, &g, first_side, (void *)(uintptr_t)&at[i]);
     vd_group_wait(&g);
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 12; i++)
         write_blocks(w, "big", 256 * i, 256);
     (void)world_read(w, "b", NULL, 0, BLOCKS(290));
 }

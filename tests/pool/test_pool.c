@@ -121,6 +121,25 @@ static int trims_give_space_back(void *arg)
     return 0;
 }
 
+/* Four fifths full, each block a run of its own, and opened again: small writes go on for ever.
+ * What is dead in the segments of the session before has to be found, and roots that change a few
+ * nodes each must not fill the pool with old ones. */
+static int goes_on_when_reopened(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, VD_MIB(64) / VD_BLOCK, VD_MIB(88));
+    for (uint64_t i = 0; i < r->blocks; i++)
+        rig_write(r, i * 4099 % r->blocks, 1, 0);
+    rig_reopen(r, 0);
+    for (uint64_t i = 0; i < 3 * r->blocks; i++)
+        rig_write(r, vd_rng_below(rng, r->blocks), 1, 0);
+    rig_compare(r);
+    rig_check(r);
+    rig_done(r);
+    return 0;
+}
+
 /* What was given back to the host after the last root is not taken for there when that root's table
  * is read again: the reserve would be on paper only. */
 static int host_space_is_what_it_is(void *arg)
@@ -259,6 +278,11 @@ static void space_given_back_is_not_counted_on_after_reopening(void **state)
     rig_run(host_space_is_what_it_is);
 }
 
+static void a_full_pool_goes_on_when_it_was_opened_again(void **state)
+{
+    rig_run(goes_on_when_reopened);
+}
+
 static void trimmed_space_is_given_back_without_being_asked(void **state)
 {
     rig_run(trims_give_space_back);
@@ -288,6 +312,7 @@ int main(void)
         cmocka_unit_test(a_flush_after_each_write_becomes_a_forced_write),
         cmocka_unit_test(rewriting_a_working_set_does_not_grow_the_file),
         cmocka_unit_test(trimmed_space_is_given_back_without_being_asked),
+        cmocka_unit_test(a_full_pool_goes_on_when_it_was_opened_again),
         cmocka_unit_test(space_given_back_is_not_counted_on_after_reopening),
         cmocka_unit_test(a_full_volume_can_be_overwritten_for_ever),
         cmocka_unit_test(a_full_pool_refuses_writes_and_nothing_else),
