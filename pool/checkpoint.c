@@ -71,7 +71,7 @@ static int freeze(struct vd_pool *p)
     p->ckpt.progress = 0;
     p->ckpt.zeroed = p->space.zeroed;
     p->space.zeroed = 0;
-    space_frozen(p);
+    reserve_frozen(p);
     note_log_position(p);
     return 0;
 }
@@ -116,9 +116,9 @@ static unsigned background_budget(struct vd_pool *p)
 {
     if (!p->client->backlog(p->client_arg))
         return 0;
-    space_update_reserve(p);
-    uint64_t least = SPACE_BACKGROUND_NODES / BACKGROUND_NODES,
-             most = space_spare_nodes(p) / 2 / BACKGROUND_NODES;
+    reserve_update(p);
+    uint64_t least = RESERVE_BACKGROUND_NODES / BACKGROUND_NODES,
+             most = reserve_spare_nodes(p) / 2 / BACKGROUND_NODES;
     return (unsigned)VD_MIN(VD_MAX(least, most), (uint64_t)BACKGROUND_MAX);
 }
 
@@ -142,7 +142,7 @@ static int merge(struct vd_pool *p, struct vd_root *root, struct pool_merge *m)
     p->ckpt.progress = 0;
     p->ckpt.nodes_before = p->stats.written[VD_STREAM_META_A];
     p->ckpt.nodes_beside += m->budget * BACKGROUND_NODES;
-    uint64_t most = space_frozen_nodes(p);
+    uint64_t most = reserve_frozen_nodes(p);
     uint32_t free = p->segs.free_backed;
     int r = p->client->merge(p->client_arg, m);
     if (r == 0)
@@ -256,7 +256,7 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
            p->stats.written[VD_STREAM_LOG], p->stats.records, p->stats.written[VD_STREAM_CLEAN],
            p->stats.cleaned, 2 * p->stats.written[VD_STREAM_META_A], p->stats.refilled,
            p->ckpt.window >> 20);
-    space_update_reserve(p);
+    reserve_update(p);
 }
 
 static int checkpoint_once(struct vd_pool *p)

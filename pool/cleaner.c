@@ -135,7 +135,7 @@ static bool budget_allows(const struct vd_pool *p, const struct budget *b, const
     uint64_t moves = b->moves + s->live;
     return move_cost(s) <= b->room &&
            b->beyond + p->seg_blocks >=
-               (int64_t)(move_cost(s) + LOGGED(s->live) + space_nodes_of_moves(p, moves));
+               (int64_t)(move_cost(s) + LOGGED(s->live) + reserve_of_moves(p, moves));
 }
 
 static void budget_take(const struct vd_pool *p, struct budget *b, const struct pool_seg *s)
@@ -682,7 +682,7 @@ static unsigned slot_take(struct vd_pool *p)
 static int batch_run(struct clean *c, bool urgent)
 {
     struct vd_pool *p = c->p;
-    space_update_reserve(p);
+    reserve_update(p);
     choose(c, urgent);
     if (!c->victims)
         return 0;

@@ -97,10 +97,10 @@ int cleaner_touch_meta(struct vd_pool *p)
 {
     touch_list_clear(p);
     p->ckpt.nodes_beside = 0;
-    space_update_reserve(p);
+    reserve_update(p);
     uint64_t used = 0, live = 0, cost = 0, above = inner_nodes(p);
-    uint64_t room = space_spare_nodes(p) * 3 / 4;
-    uint64_t most = VD_MAX((uint64_t)META_NODES_PER_MERGE, space_frozen_nodes(p));
+    uint64_t room = reserve_spare_nodes(p) * 3 / 4;
+    uint64_t most = VD_MAX((uint64_t)META_NODES_PER_MERGE, reserve_frozen_nodes(p));
     for (uint32_t i = 0; i < p->segs.count; i++)
         if (p->segs.v[i].state == VD_SEG_CLOSED && p->segs.v[i].stream == VD_STREAM_META_A) {
             used += p->seg_blocks;

@@ -274,7 +274,7 @@ static int pool_start(struct vd_pool *p, struct vd_error *err)
         r = release_emptied(p);
     if (r == 0)
         r = session_begin(p);
-    space_update_reserve(p);
+    reserve_update(p);
     uint32_t want = space_idle_segments(p) - 1, have = p->segs.free_backed;
     bool scarce = r == 0 && have < want && segs_back(p, want - have) < want - have;
     if (r == 0 && (scarce || p->label.cut_count == OD_LABEL_CUTS)) {
@@ -373,7 +373,7 @@ int pool_close(struct vd_pool *p, struct vd_error *err)
         /* An idle image owns only what it needs: also to be opened and to delete something when its
          * host has become full. */
         if (r == 0) {
-            space_update_reserve(p);
+            reserve_update(p);
             segs_trim(p, space_idle_segments(p));
         }
         if (r == 0 && !pool_failed(p)) {

@@ -482,33 +482,45 @@ void refill_end(struct vd_pool *p);
 /* vd_dev_io for what nobody waits for. VD_YIELDS */
 int behind_io(struct vd_pool *p, struct vd_io *ios, int n);
 
+/* reserve.c */
+#define RESERVE_HEADERS_BLOCKS (VD_MIB(2) / VD_BLOCK)
+#define RESERVE_CLEAN_SEGMENTS 3
+#define RESERVE_META_SEGMENTS 4 /* for making sparse metadata dense, where that is due */
+void reserve_update(struct vd_pool *p);
+void reserve_frozen(struct vd_pool *p); /* an overlay has just been frozen */
+/* Free segments that trims leave, and the cleaner in the end: what opening takes after a crash, and
+ * the root that gives free what the crash left. */
+uint32_t reserve_keep_segments(const struct vd_pool *p);
+/* Nodes that are always kept for background work. */
+#define RESERVE_BACKGROUND_NODES 64u
+/* Nodes, counted once, that there is space for beyond those that merging both overlays may write and
+ * a segment of the log's. */
+uint64_t reserve_spare_nodes(const struct vd_pool *p);
+/* Nodes, counted once, that merging the frozen overlay and what goes along may write. */
+uint64_t reserve_frozen_nodes(const struct vd_pool *p);
+/* Blocks that so many relocations more let merges write in addition. */
+uint64_t reserve_of_moves(const struct vd_pool *p, uint64_t moves);
+/* Is much more in use for nodes than there are? */
+bool reserve_meta_sparse(const struct vd_pool *p);
+/* Blocks of nodes that the trees name. */
+uint64_t reserve_meta_live(const struct vd_pool *p);
+/* Blocks that the zeroes of an operation let merges write in addition. */
+uint64_t reserve_of_zeroes(const struct vd_pool *p, const struct pool_op *op);
+/* Blocks that the reserve will grow by when the active overlay is frozen and another one has become
+ * as large. */
+int64_t reserve_to_come(const struct vd_pool *p);
+
 /* space.c */
 int space_admit(struct vd_pool *p, struct pool_op *op); /* VD_YIELDS */
 void space_placed(struct vd_pool *p, uint64_t blocks);
 void space_kick(struct vd_pool *p);
-void space_update_reserve(struct vd_pool *p);
-void space_frozen(struct vd_pool *p); /* an overlay has just been frozen */
 int space_start(struct vd_pool *p);
 /* Blocks that new data may take right now; negative when the reserve is touched. */
 int64_t space_available(const struct vd_pool *p);
 /* Somebody waits for room, or will soon if the cleaner does not hurry. */
 bool space_is_short(const struct vd_pool *p);
-/* Free segments that trims leave, and the cleaner in the end: what opening takes after a crash, and
- * the root that gives free what the crash left. */
-uint32_t space_keep_segments(const struct vd_pool *p);
-/* Nodes that are always kept for background work. */
-#define SPACE_BACKGROUND_NODES 64u
-/* Nodes, counted once, that there is space for beyond those that merging both overlays may write and
- * a segment of the log's. */
-uint64_t space_spare_nodes(const struct vd_pool *p);
-/* Nodes, counted once, that merging the frozen overlay and what goes along may write. */
-uint64_t space_frozen_nodes(const struct vd_pool *p);
-/* Blocks that so many relocations more let merges write in addition. */
-uint64_t space_nodes_of_moves(const struct vd_pool *p, uint64_t moves);
 /* Blocks that cleaning may take, of free segments and of what merges write: may be negative. */
 int64_t space_to_clean(const struct vd_pool *p);
-/* Is much more in use for nodes than there are? */
-bool space_meta_sparse(const struct vd_pool *p);
 /* Blocks that the cleaner may fill now. It borrows a segment even where none is to spare: a batch
  * that fits into one empties more than that, and counts for nothing if it is cut short. */
 uint64_t space_clean_room(const struct vd_pool *p);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Space: admission of writes, the reserve, growth, and the fibers that make room.
+ * Space: admission of writes, growth, and the fibers that make room.
  *
- * I7: a write is admitted only when there is space, given by the host, for it and for everything
- * that must still work when the pool is full: merging both overlays, cleaning, the headers of trims
- * and deletes. The reserve is that space; it follows the overlays and the tree.
+ * I7: a write is admitted only when there is space, given by the host, for it and for the reserve
+ * (reserve.c).
  *
  * Two fibers: the keeper (log successors, growth, the horizon, giving space back) and the cleaner's
  * (moves live data out of sparse segments when growing is not allowed). Both sleep when idle.
@@ -14,181 +13,16 @@
 #define KEEPER_TICK_NS UINT64_C(250000000)
 #define BACKGROUND_EVERY_NS UINT64_C(1000000000)
 #define TRIM_AFTER_NS UINT64_C(2000000000)
-#define HEADERS_RESERVE_BLOCKS (VD_MIB(2) / VD_BLOCK)
 #define WARM_KEEP_BYTES VD_MIB(16)
 #define GARBAGE_SLACK_BYTES VD_MIB(40) /* with open segments and a window: 64 MiB */
 #define GARBAGE_SLACK_SEGMENTS 12u
-#define META_SLACK_SEGMENTS 4
-#define CLEAN_RESERVE_SEGMENTS 3
-
-/* What merging an overlay depends on. */
-struct load {
-    uint64_t written;    /* entries that bring or end runs */
-    uint64_t moved;      /* entries that say where a run is now */
-    uint64_t run_blocks; /* blocks of new runs: each has a checksum there */
-    uint64_t zeroed;     /* blocks whose runs, if snapshots show them, go on in HISTORY */
-};
-
-static struct load load_of(const struct overlay *ov, uint64_t zeroed)
-{
-    uint64_t moved = overlay_relocations(ov);
-    return (struct load){.written = overlay_entries(ov) - moved,
-                         .moved = moved,
-                         .run_blocks = overlay_data_blocks(ov),
-                         .zeroed = zeroed};
-}
-
-/* Bytes of a new run in a leaf, and of a checksum there; what the splitting of nodes leaves full.
- */
-#define RUN_BYTES 24
-#define CSUM_BYTES 8
-#define SPLIT_NODE_BYTES 2800
-
-/* Nodes above so many leaves, if they lie as far apart as they can. */
-static uint64_t nodes_above(const struct tree_root *r, uint64_t leaves)
-{
-    return r->height ? VD_MIN(leaves * (r->height - 1), r->nodes - r->leaves) : 0;
-}
-
-/* Nodes that a merge may write, one copy: each entry may change a leaf in every tree, and with it
- * all that lies above it. A relocation changes one that describes its run. */
-static uint64_t merge_nodes(const struct vd_pool *p, struct load ld)
-{
-    uint64_t nodes = 16, map = 0, dirty = 0, above = 0;
-    for (int t = 0; t < TREE_COUNT; t++) {
-        const struct tree_root *r = forest_root(p->forest, t);
-        uint64_t leaves = VD_MIN(ld.written, r->leaves);
-        if (t != TREE_HEAD && t != TREE_HISTORY) {
-            nodes += leaves + nodes_above(r, leaves);
-            continue;
-        }
-        map += r->leaves;
-        dirty += leaves;
-        above += nodes_above(r, leaves + VD_MIN(ld.moved, r->leaves - leaves));
-    }
-    nodes += dirty + VD_MIN(ld.moved, map - dirty) + above;
-    uint64_t bytes = (ld.written + ld.moved) * RUN_BYTES + ld.run_blocks * CSUM_BYTES;
-    if (p->epoch > 1) { /* there are, or were, snapshots */
-        uint64_t most = forest_root(p->forest, TREE_HEAD)->leaves * (uint64_t)OD_NODE_SIZE;
-        bytes += VD_MIN(ld.zeroed * (RUN_BYTES + CSUM_BYTES), most);
-    }
-    uint64_t fresh = bytes / SPLIT_NODE_BYTES;
-    nodes += fresh + fresh / 32;
-    return nodes + nodes / 8; /* neighbours of badly filled nodes */
-}
-
-/* With what the cleaner is about to say there. */
-static struct load active_load(const struct vd_pool *p)
-{
-    struct load ld = load_of(p->active, p->space.zeroed);
-    ld.moved += p->clean.moving;
-    return ld;
-}
-
-static uint64_t active_nodes(const struct vd_pool *p)
-{
-    return merge_nodes(p, active_load(p));
-}
-
-static uint64_t frozen_nodes(const struct vd_pool *p)
-{
-    return merge_nodes(p, load_of(p->frozen, p->ckpt.zeroed));
-}
-
-/* What the merge under way has written already it does not need any more. */
-static uint64_t nodes_to_come(const struct vd_pool *p)
-{
-    uint64_t nodes = space_frozen_nodes(p), written = p->stats.written[VD_STREAM_META_A];
-    if (!p->ckpt.merging || written <= p->ckpt.nodes_before)
-        return nodes;
-    return nodes - VD_MIN(nodes, written - p->ckpt.nodes_before);
-}
-
-uint64_t space_frozen_nodes(const struct vd_pool *p)
-{
-    return frozen_nodes(p) + p->ckpt.nodes_beside;
-}
-
-void space_frozen(struct vd_pool *p)
-{
-    p->space.nodes_at_freeze = frozen_nodes(p);
-}
-
-/* Blocks of nodes that the trees name. */
-static uint64_t meta_live(const struct vd_pool *p)
-{
-    uint64_t blocks = 0;
-    for (int t = 0; t < TREE_COUNT; t++)
-        blocks += 2 * forest_root(p->forest, t)->nodes;
-    return blocks;
-}
-
-/* Nodes are never overwritten: what a merge replaces is garbage between others that are not, until
- * the segment is empty or sparse enough to be (cleaner_touch_meta). So metadata is to have twice
- * the space that it takes: or the cleaner, whose relocations change nodes everywhere, stops being
- * worth it long before the data is dense. Returns the blocks that it does not have yet. */
-static uint64_t meta_shortage(const struct vd_pool *p)
-{
-    uint64_t has = (uint64_t)p->segs.meta * p->seg_blocks, wants = 2 * meta_live(p);
-    return wants > has ? wants - has : 0;
-}
-
-bool space_meta_sparse(const struct vd_pool *p)
-{
-    uint64_t has = (uint64_t)p->segs.meta * p->seg_blocks, live = meta_live(p);
-    return has > live + live / 2 + META_SLACK_SEGMENTS * p->seg_blocks;
-}
-
-void space_update_reserve(struct vd_pool *p)
-{
-    uint64_t nodes = active_nodes(p);
-    if (p->frozen)
-        nodes += nodes_to_come(p);
-    if (p->client->backlog(p->client_arg))
-        nodes += SPACE_BACKGROUND_NODES;
-    p->space.nodes = nodes;
-    p->space.for_meta = meta_shortage(p);
-    uint32_t meta = 2 * (uint32_t)VD_DIV_UP(nodes, p->seg_blocks);
-    const struct bulk_stream *s = &p->meta.a;
-    p->space.for_merge = s->seg && p->seg_blocks - s->block >= 2 * nodes ? 0 : meta;
-    p->space.keep = meta + 1;
-    /* Besides, segments of the cleaner's and the log's. */
-    uint64_t merge = 2 * nodes + 2 * (uint64_t)p->seg_blocks;
-    p->space.reserved =
-        (VD_DIV_UP(merge, p->seg_blocks) + CLEAN_RESERVE_SEGMENTS) * (uint64_t)p->seg_blocks +
-        HEADERS_RESERVE_BLOCKS;
-#ifdef VD_PLANT_RESERVE_NOT_ENFORCED
-    p->space.reserved = 0;
-#endif
-}
-
-uint64_t space_spare_nodes(const struct vd_pool *p)
-{
-    const struct bulk_stream *s = &p->meta.a;
-    uint64_t pairs = p->segs.free_backed > 1 ? (p->segs.free_backed - 1) / 2 : 0;
-    uint64_t room = pairs * p->seg_blocks + (s->seg ? p->seg_blocks - s->block : 0);
-    return room > p->space.nodes ? room - p->space.nodes : 0;
-}
-
-/* Blocks that relocations let the merges write beyond what they write anyway, at most. */
-uint64_t space_nodes_of_moves(const struct vd_pool *p, uint64_t moves)
-{
-    struct load ld = active_load(p), more = ld;
-    more.moved += moves;
-    return 2 * (merge_nodes(p, more) - merge_nodes(p, ld));
-}
 
 /* What sparse metadata needs to become dense again comes first: it brings more than it takes. */
 int64_t space_to_clean(const struct vd_pool *p)
 {
     int64_t blocks =
         (int64_t)p->segs.free_backed * p->seg_blocks - 2 * (int64_t)p->space.nodes - p->seg_blocks;
-    return space_meta_sparse(p) ? blocks - META_SLACK_SEGMENTS * p->seg_blocks : blocks;
-}
-
-uint32_t space_keep_segments(const struct vd_pool *p)
-{
-    return p->space.keep;
+    return reserve_meta_sparse(p) ? blocks - RESERVE_META_SEGMENTS * p->seg_blocks : blocks;
 }
 
 uint64_t space_clean_room(const struct vd_pool *p)
@@ -197,7 +31,7 @@ uint64_t space_clean_room(const struct vd_pool *p)
     if (have <= p->space.keep)
         return have > p->space.for_merge ? p->seg_blocks : 0;
     /* Whoever is admitted meanwhile does not know of it, but leaves the reserve alone. */
-    uint64_t most = (uint64_t)CLEAN_RESERVE_SEGMENTS * p->seg_blocks +
+    uint64_t most = (uint64_t)RESERVE_CLEAN_SEGMENTS * p->seg_blocks +
                     (uint64_t)VD_MAX(space_available(p), 0) / 2;
     return VD_MIN((have - p->space.keep) * p->seg_blocks, most);
 }
@@ -232,7 +66,7 @@ static uint64_t data_live(const struct vd_pool *p)
     uint64_t live = p->root.live_blocks + overlay_data_blocks(p->active);
     if (p->frozen)
         live += overlay_data_blocks(p->frozen);
-    return live + meta_live(p);
+    return live + reserve_meta_live(p);
 }
 
 uint64_t space_garbage(const struct vd_pool *p)
@@ -290,24 +124,13 @@ static bool paced(const struct vd_pool *p)
     return full >= (MERGE_ALL + p->ckpt.progress) / 2;
 }
 
-/* A discard of what snapshots show says little in the log, and moves many runs from tree to tree.
- */
-static uint64_t nodes_of_zeroes(const struct vd_pool *p, const struct pool_op *op)
-{
-    struct load ld = active_load(p), more = ld;
-    for (unsigned i = 0; i < op->count; i++)
-        if (op->entries[i].type == VD_ENTRY_ZERO)
-            more.zeroed += op->entries[i].blocks;
-    return more.zeroed > ld.zeroed ? 2 * (merge_nodes(p, more) - merge_nodes(p, ld)) : 0;
-}
-
 /* Blocks that an operation may still take: one that makes room, all but what a merge needs; the
  * header of one that refills, all but that and what headers of trims and deletes may take. */
 static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
 {
     if (!(op->flags & POOL_OP_RESERVE) && !op->refill)
         return space_available(p);
-    int64_t spare = (int64_t)p->segs.free_backed - (int64_t)space_keep_segments(p);
+    int64_t spare = (int64_t)p->segs.free_backed - (int64_t)reserve_keep_segments(p);
     spare *= p->seg_blocks;
     /* The cleaner has borrowed from that. What fits into the log's segment takes nothing more away,
      * and with the next root it brings something. */
@@ -315,16 +138,8 @@ static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
         return (int64_t)p->seg_blocks - p->log.block - 2 - (int64_t)p->space.admitted;
     /* Should a root come between, there may be no dead blocks for what they were promised to. */
     if (!(op->flags & POOL_OP_RESERVE))
-        spare -= HEADERS_RESERVE_BLOCKS + (int64_t)p->refill.promised;
+        spare -= RESERVE_HEADERS_BLOCKS + (int64_t)p->refill.promised;
     return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
-}
-
-/* Blocks that the reserve will grow by when the active overlay is frozen and another one has become
- * as large. */
-static int64_t reserve_to_come(const struct vd_pool *p)
-{
-    uint64_t now = active_nodes(p) + (p->frozen ? frozen_nodes(p) : 0);
-    return VD_MAX(0, 2 * ((int64_t)(2 * p->space.nodes_at_freeze) - (int64_t)now));
 }
 
 /* Where each write is forced, two places take much longer than one: then the cleaner makes room,
@@ -341,7 +156,7 @@ static int64_t refill_low_water(const struct vd_pool *p)
 static uint64_t space_needed(struct vd_pool *p, struct pool_op *op)
 {
     if (op->count)
-        return 1 + nodes_of_zeroes(p, op);
+        return 1 + reserve_of_zeroes(p, op);
     if (op->blocks <= REFILL_OP_BLOCKS && refill_works(p) &&
         space_available(p) < refill_low_water(p) && refill_promise(p, (uint32_t)op->blocks)) {
         op->refill = (uint32_t)op->blocks;
@@ -362,7 +177,7 @@ int space_admit(struct vd_pool *p, struct pool_op *op)
     for (;;) {
         if (pool_failed(p) || p->closing)
             return -EROFS;
-        space_update_reserve(p);
+        reserve_update(p);
         bool queue = p->space.waiting && !waited && !(op->flags & POOL_OP_RESERVE);
         need = space_needed(p, op);
         if ((!queue || op->refill) && space_for(p, op) >= (int64_t)need)
@@ -454,7 +269,7 @@ static void keeper(void *arg)
     struct vd_pool *p = arg;
     while (!p->closing && !pool_failed(p)) {
         p->space.kicked = false;
-        space_update_reserve(p);
+        reserve_update(p);
         if (!p->log.next[OD_LOG_NEXT - 1].seg && log_reserve(p) < 0)
             vd_log(VD_LOG_DEBUG, "no space for a log segment");
         log_prepare(p);
@@ -541,7 +356,7 @@ static bool make_room(struct vd_pool *p, bool urgent)
         if (!room_is_urgent(p))
             return true;
     }
-    if (space_meta_sparse(p) && meta_rewritten(p))
+    if (reserve_meta_sparse(p) && meta_rewritten(p))
         return true;
     /* A checkpoint that is under way holds space, and gives it back: not worth moving all for. */
     int n = cleaner_batch(p, urgent && !p->ckpt.running);
@@ -568,7 +383,7 @@ static bool make_room(struct vd_pool *p, bool urgent)
             return false;
         if (p->segs.free_backed + p->segs.free_cold > before)
             return true;
-        space_update_reserve(p);
+        reserve_update(p);
         enum clean_prospect prospect = cleaner_prospect(p);
         if (prospect != CLEAN_LATER)
             return prospect == CLEAN_NOW;
