@@ -118,31 +118,32 @@ static uint64_t move_cost(const struct pool_seg *s)
     return s->live + s->live / 60 + 2;
 }
 
-/* What a batch may take. A relocation changes a node, so where blocks lie one by one, emptying
- * dense segments lets merges write more than it brings: it may be no more than there is space for.
- */
+/* What a batch may take. A relocation changes a node: where blocks lie one by one, emptying dense
+ * segments lets merges write more than it brings, which may be no more than there is space for. */
 struct budget {
     uint64_t room;  /* blocks for the output */
     uint64_t moves; /* blocks in the victims so far */
     int64_t beyond; /* free blocks that merges do not need, with what the victims were so far */
 };
 
-/* Blocks of the log that say where so many blocks are now. */
-#define LOGGED(blocks) ((blocks) / 60 + 1)
+/* With the blocks of the log that say where they are now. */
+static uint64_t batch_cost(const struct pool_seg *s)
+{
+    return move_cost(s) + s->live / 60 + 1;
+}
 
 static bool budget_allows(const struct vd_pool *p, const struct budget *b, const struct pool_seg *s)
 {
-    uint64_t moves = b->moves + s->live;
     return move_cost(s) <= b->room &&
            b->beyond + p->seg_blocks >=
-               (int64_t)(move_cost(s) + LOGGED(s->live) + reserve_of_moves(p, moves));
+               (int64_t)(batch_cost(s) + reserve_of_moves(p, b->moves + s->live));
 }
 
 static void budget_take(const struct vd_pool *p, struct budget *b, const struct pool_seg *s)
 {
     b->room -= move_cost(s);
     b->moves += s->live;
-    b->beyond += (int64_t)p->seg_blocks - (int64_t)(move_cost(s) + LOGGED(s->live));
+    b->beyond += (int64_t)p->seg_blocks - (int64_t)batch_cost(s);
 }
 
 struct candidate {
@@ -158,7 +159,7 @@ static unsigned candidates_find(const struct vd_pool *p, bool urgent, const stru
     unsigned n = 0;
     for (uint32_t i = 1; i < p->segs.count; i++) {
         const struct pool_seg *s = &p->segs.v[i];
-        if (!victim_possible(p, s, fullest) || move_cost(s) > b->room)
+        if (!victim_possible(p, s, fullest))
             continue;
         struct candidate c = {victim_score(p, s), i};
         if ((n == most && c.score <= best[n - 1].score) || !budget_allows(p, b, s))

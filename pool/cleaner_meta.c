@@ -76,17 +76,6 @@ static uint32_t sparsest(const struct vd_pool *p, const bool *seen)
     return best;
 }
 
-/* Inner nodes of all trees. */
-static uint64_t inner_nodes(const struct vd_pool *p)
-{
-    uint64_t n = 0;
-    for (int t = 0; t < TREE_COUNT; t++) {
-        const struct tree_root *r = forest_root(p->forest, t);
-        n += r->nodes - r->leaves;
-    }
-    return n;
-}
-
 /* Metadata segments empty by themselves where everything is rewritten; cold nodes keep others half
  * empty. Those of the sparsest become part of the next merge while more than a third of the space
  * is garbage. First and second copies lie in pairs of segments, so looking at the first ones is
@@ -98,7 +87,7 @@ int cleaner_touch_meta(struct vd_pool *p)
     touch_list_clear(p);
     p->ckpt.nodes_beside = 0;
     reserve_update(p);
-    uint64_t used = 0, live = 0, cost = 0, above = inner_nodes(p);
+    uint64_t used = 0, live = 0, cost = 0, above = pool_inner_nodes(p);
     uint64_t room = reserve_spare_nodes(p) * 3 / 4;
     uint64_t most = VD_MAX((uint64_t)META_NODES_PER_MERGE, reserve_frozen_nodes(p));
     for (uint32_t i = 0; i < p->segs.count; i++)

@@ -143,13 +143,18 @@ static void pool_free(struct vd_pool *p)
     free(p);
 }
 
+uint64_t pool_inner_nodes(const struct vd_pool *p)
+{
+    uint64_t n = 0;
+    for (int t = 0; t < TREE_COUNT; t++)
+        n += forest_root(p->forest, t)->nodes - forest_root(p->forest, t)->leaves;
+    return n;
+}
+
 /* A look-up should read one node, a leaf: so there is room for all the others, within reason. */
 void pool_fit_cache(struct vd_pool *p)
 {
-    uint64_t interior = 0;
-    for (int t = 0; t < TREE_COUNT; t++)
-        interior += forest_root(p->forest, t)->nodes - forest_root(p->forest, t)->leaves;
-    uint64_t bytes = NODE_CACHE_BYTES / 2 + interior * OD_NODE_SIZE * 9 / 8;
+    uint64_t bytes = NODE_CACHE_BYTES / 2 + pool_inner_nodes(p) * OD_NODE_SIZE * 9 / 8;
     forest_set_cache(p->forest, VD_MAX(NODE_CACHE_BYTES, VD_MIN(bytes, NODE_CACHE_MOST)));
 }
 
@@ -491,9 +496,9 @@ int pool_segment_live(const struct vd_pool *p, uint32_t seg, uint32_t *ret_live,
         return -ENOENT;
     const struct pool_seg *s = &p->segs.v[seg];
     *ret_live = s->live;
-    *ret_meta = s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B;
+    *ret_meta = seg_holds_nodes(s);
     /* Free with something live in it: emptied by the cleaner, the trees do not know yet. */
-    *ret_used = s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED || s->live;
-    *ret_used = *ret_used && (!*ret_meta || seg_has_ghosts(p, s));
+    bool used = s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED || s->live;
+    *ret_used = used && (!*ret_meta || seg_has_ghosts(p, s));
     return 0;
 }

@@ -43,9 +43,9 @@ struct pool_segments {
     uint32_t count; /* segments the table knows: chunks 0..count-1 of the device */
     uint32_t limit; /* most segments: by capacity, device and table */
     uint32_t free_backed;
-    uint32_t meta;         /* of those in use, with nodes */
     uint32_t free_cold;    /* free, not backed, below count */
     uint32_t used;         /* open or closed */
+    uint32_t meta;         /* of them, with nodes */
     uint32_t low_hint;     /* no free segment below this */
     uint32_t table_backed; /* entries that the table's areas have host space for */
     struct vd_fmutex alloc_lock;
@@ -277,7 +277,8 @@ struct vd_pool {
         uint64_t admitted;  /* blocks admitted and not yet placed */
         uint64_t reserved;  /* blocks kept for merges, cleaning, trims */
         uint64_t for_meta;  /* and for metadata to be rewritten, where the pool cannot grow */
-        uint32_t keep;      /* free segments that are left after a crash for opening and a root */
+        uint32_t keep;      /* free segments that trims leave, and the cleaner in the end: what
+                             * opening takes after a crash, and the root that ends what it left */
         uint32_t for_merge; /* that the next merge may open: none while the open ones have room */
         uint32_t most_free, rounds; /* of making room for who waits: how far it has come */
         struct vd_waitq waiters;
@@ -308,6 +309,7 @@ static inline bool pool_failed(const struct vd_pool *p)
 {
     return p->failure[0] != 0;
 }
+uint64_t pool_inner_nodes(const struct vd_pool *p); /* of all trees */
 /* The trees have changed: as much memory for nodes as they are worth. */
 void pool_fit_cache(struct vd_pool *p);
 int pool_spawn(struct vd_pool *p, const char *name, void (*fn)(void *arg));
@@ -363,6 +365,10 @@ void seg_warm(struct vd_pool *p, uint32_t seg);
 /* Which segments are warm, and which free ones backed, by what the host says. */
 void segs_ask_host(struct vd_pool *p);
 void seg_close(struct vd_pool *p, uint32_t seg);
+static inline bool seg_holds_nodes(const struct pool_seg *s)
+{
+    return s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B;
+}
 /* May the trees name blocks in it that are not there any more, as relocations and newer writes in
  * the log tell? */
 bool seg_has_ghosts(const struct vd_pool *p, const struct pool_seg *s);
@@ -488,9 +494,6 @@ int behind_io(struct vd_pool *p, struct vd_io *ios, int n);
 #define RESERVE_META_SEGMENTS 4 /* for making sparse metadata dense, where that is due */
 void reserve_update(struct vd_pool *p);
 void reserve_frozen(struct vd_pool *p); /* an overlay has just been frozen */
-/* Free segments that trims leave, and the cleaner in the end: what opening takes after a crash, and
- * the root that gives free what the crash left. */
-uint32_t reserve_keep_segments(const struct vd_pool *p);
 /* Nodes that are always kept for background work. */
 #define RESERVE_BACKGROUND_NODES 64u
 /* Nodes, counted once, that there is space for beyond those that merging both overlays may write and

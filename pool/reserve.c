@@ -163,8 +163,7 @@ uint64_t reserve_of_moves(const struct vd_pool *p, uint64_t moves)
     return 2 * (merge_nodes(p, more) - merge_nodes(p, ld));
 }
 
-/* A discard says little in the log, and moves many runs from tree to tree if snapshots show them.
- */
+/* A discard says little in the log, and moves many runs between trees if snapshots show them. */
 uint64_t reserve_of_zeroes(const struct vd_pool *p, const struct pool_op *op)
 {
     struct load ld = active_load(p), more = ld;
@@ -180,9 +179,4 @@ int64_t reserve_to_come(const struct vd_pool *p)
 {
     uint64_t now = active_nodes(p) + (p->frozen ? frozen_nodes(p) : 0);
     return VD_MAX(0, 2 * ((int64_t)(2 * p->space.nodes_at_freeze) - (int64_t)now));
-}
-
-uint32_t reserve_keep_segments(const struct vd_pool *p)
-{
-    return p->space.keep;
 }

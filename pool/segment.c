@@ -48,22 +48,17 @@ void segs_set_limit(struct vd_pool *p)
     p->segs.limit = (uint32_t)VD_MAX(limit, p->segs.count);
 }
 
-static bool is_meta(const struct pool_seg *s)
-{
-    return (s->state == VD_SEG_OPEN || s->state == VD_SEG_CLOSED) &&
-           (s->stream == VD_STREAM_META_A || s->stream == VD_STREAM_META_B);
-}
-
 void segs_recount(struct vd_pool *p)
 {
     struct pool_segments *s = &p->segs;
     s->free_backed = s->free_cold = s->used = s->meta = 0;
     for (uint32_t i = 0; i < s->count; i++) {
-        if (s->v[i].state == VD_SEG_FREE)
+        if (s->v[i].state == VD_SEG_FREE) {
             (*(s->v[i].backed ? &s->free_backed : &s->free_cold))++;
-        else if (s->v[i].state == VD_SEG_OPEN || s->v[i].state == VD_SEG_CLOSED)
+        } else if (s->v[i].state == VD_SEG_OPEN || s->v[i].state == VD_SEG_CLOSED) {
             s->used++;
-        s->meta += is_meta(&s->v[i]);
+            s->meta += seg_holds_nodes(&s->v[i]);
+        }
     }
     s->low_hint = 0;
 }
@@ -251,7 +246,7 @@ int seg_open(struct vd_pool *p, enum vd_stream_kind stream, uint32_t *ret)
         };
         s->free_backed--;
         s->used++;
-        s->meta += is_meta(&s->v[i]);
+        s->meta += seg_holds_nodes(&s->v[i]);
         if (stream == VD_STREAM_LOG || stream == VD_STREAM_CLEAN)
             map_open(p, (uint32_t)i);
         else
@@ -305,7 +300,7 @@ void seg_release(struct vd_pool *p, uint32_t seg)
 {
     struct pool_seg *s = &p->segs.v[seg];
     map_release(p, seg);
-    p->segs.meta -= is_meta(s);
+    p->segs.meta -= seg_holds_nodes(s);
     *s = (struct pool_seg){
         .state = VD_SEG_FREE,
         .map = s->map,

@@ -130,7 +130,7 @@ static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
 {
     if (!(op->flags & POOL_OP_RESERVE) && !op->refill)
         return space_available(p);
-    int64_t spare = (int64_t)p->segs.free_backed - (int64_t)reserve_keep_segments(p);
+    int64_t spare = (int64_t)p->segs.free_backed - (int64_t)p->space.keep;
     spare *= p->seg_blocks;
     /* The cleaner has borrowed from that. What fits into the log's segment takes nothing more away,
      * and with the next root it brings something. */
