@@ -2,8 +2,12 @@
 /* Fibers and what they wait on, on the back end named by the first argument. */
 #include "tests/io/run.h"
 
+#include "core/io/readiness.h"
+
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -584,6 +588,57 @@ static void the_environment_chooses_the_back_end(void **state)
     vd_loop_free(loop);
 }
 
+/* ---- readiness ---- */
+
+static struct vd_poll ready_poll;
+static int ready_events; /* -1 while it waits */
+
+static void wait_until_ready(void *arg)
+{
+    (void)arg;
+    ready_events = vd_poll_wait(&ready_poll, POLLIN);
+}
+
+/* The data is gone again before the loop hears of it: as when a reader was quicker than the wake.
+ */
+static int readiness_body(void *arg)
+{
+    int fds[2];
+    char c = 'x';
+    (void)arg;
+    CHECK_IS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    vd_poll_init(&ready_poll, fds[0]);
+    ready_events = -1;
+    spawn(wait_until_ready, NULL);
+    vd_fiber_sleep(5000000);
+    for (int i = 0; i < 3; i++) {
+        CHECK_IS(write(fds[1], &c, 1), 1);
+        CHECK_IS(recv(fds[0], &c, 1, MSG_DONTWAIT), 1);
+        vd_fiber_sleep(5000000);
+        CHECK_IS(ready_events, -1);
+    }
+    CHECK_IS(write(fds[1], &c, 1), 1);
+    vd_fiber_sleep(5000000);
+    CHECK_IS(ready_events, POLLIN);
+    ready_events = -1;
+    CHECK_IS(recv(fds[0], &c, 1, MSG_DONTWAIT), 1);
+    spawn(wait_until_ready, NULL);
+    vd_fiber_yield();
+    vd_poll_kick(&ready_poll);
+    vd_fiber_sleep(5000000);
+    CHECK_IS(ready_events, 0);
+    vd_poll_done(&ready_poll);
+    close(fds[0]);
+    close(fds[1]);
+    return 0;
+}
+
+static void nothing_is_called_ready_that_is_not(void **state)
+{
+    (void)state;
+    run(readiness_body);
+}
+
 int main(int argc, char **argv)
 {
     sigset_t set;
@@ -611,6 +666,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_loop_can_move_to_the_thread_that_runs_it),
         cmocka_unit_test(signals_arrive_one_by_one),
         cmocka_unit_test(a_stop_leaves_and_ends_waits_for_signals),
+        cmocka_unit_test(nothing_is_called_ready_that_is_not),
         cmocka_unit_test(the_environment_chooses_the_back_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
