@@ -166,7 +166,8 @@ def fio(m, c):
         try:
             run("fio", "--name=v", f"--filename={m.path('fio/disk.raw')}", "--rw=randwrite",
                 "--size=64m", "--iodepth=32", "--verify=crc32c", "--verify_fatal=1",
-                "--do_verify=1", "--allow_file_create=0", "--randrepeat=0", *options, cwd=m.tmp)
+                "--do_verify=1", "--verify_state_save=0", "--allow_file_create=0",
+                "--randrepeat=0", *options, cwd=m.tmp)
             c.check(f"fio verifies {what}", True)
         except RuntimeError as e:
             c.check(f"fio verifies {what}", False, f"{e}")
