@@ -78,7 +78,7 @@ static int child_fds(const int *fds, int *spare, int n, int out, int errs)
 }
 
 static void child_run(const struct vd_child_options *opt, int *spare, int out, int errs,
-                      pid_t parent)
+                      pid_t parent, char **env)
 {
     (void)setpgid(0, 0);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
@@ -86,7 +86,7 @@ static void child_run(const struct vd_child_options *opt, int *spare, int out, i
     child_signals();
     if (child_fds(opt->fds, spare, opt->n_fds, out, errs) < 0)
         _exit(1);
-    execvp(opt->argv[0], (char *const *)(uintptr_t)opt->argv);
+    execvpe(opt->argv[0], (char *const *)(uintptr_t)opt->argv, env);
     _exit(errno == ENOENT ? NO_PROGRAM : 1);
 }
 
@@ -168,17 +168,41 @@ static int pipe_stream(struct vd_stream **ret, int *ret_fd)
     return 0;
 }
 
+/* Ours, and that what the daemon takes for each request, a mebibyte and more, is kept for the next
+ * instead of being given back to the kernel, which would have to clear it each time: a tenth of the
+ * time of an export. The array is the caller's, the strings are not. */
+static char **child_env(void)
+{
+    static char keep[] = "MALLOC_MMAP_THRESHOLD_=67108864";
+    static char grow[] = "MALLOC_TRIM_THRESHOLD_=268435456";
+    size_t n = 0;
+    while (environ[n])
+        n++;
+    char **env = calloc(n + 3, sizeof(*env));
+    if (env) {
+        memcpy(env, environ, n * sizeof(*env));
+        env[n] = keep;
+        env[n + 1] = grow;
+    }
+    return env;
+}
+
 static int child_fork(struct vd_child *c, const struct vd_child_options *opt, int out, int errs)
 {
     pid_t parent = getpid();
     int *spare = calloc((size_t)opt->n_fds + 1, sizeof(*spare));
-    if (!spare)
+    char **env = child_env();
+    if (!spare || !env) {
+        free(spare);
+        free(env);
         return -ENOMEM;
+    }
     c->pid = fork();
     if (c->pid == 0)
-        child_run(opt, spare, out, errs, parent);
+        child_run(opt, spare, out, errs, parent, env);
     int r = c->pid < 0 ? -errno : 0;
     free(spare);
+    free(env);
     if (r < 0)
         return r;
     int fd = (int)syscall(SYS_pidfd_open, c->pid, 0);

@@ -40,6 +40,8 @@ struct image_args {
 };
 #define IMAGE_ARGS_MORE 4
 int image_serve(struct vd_image *img, const struct image_args *a, struct vd_error *err);
+/* Whether the file can be opened past the page cache, which not every file system allows. */
+bool image_can_direct(int fd);
 /* The paths of the files that a child of this image knows, from VD_CHILD_FD on; how many. */
 int image_names(const struct vd_image *img, const char **ret, int max);
 

@@ -154,15 +154,9 @@ static int run_create(struct vd_image *img, uint64_t size, struct vd_error *err)
  * small tables and sectors, are quicker through it. */
 static const char *target_cache(const struct vd_image *img)
 {
-    char path[40];
     if (img->target.format != VD_FORMAT_QCOW2 && img->target.format != VD_FORMAT_VHDX)
         return "";
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", img->fd);
-    int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC); /* not every file system can */
-    if (fd < 0)
-        return "";
-    close(fd);
-    return "cache.direct=on,";
+    return image_can_direct(img->fd) ? "cache.direct=on," : "";
 }
 
 static int serve_target(struct vd_image *img, bool writable, struct vd_error *err)

@@ -398,6 +398,8 @@ static int link_start(struct remote *r, int fd, struct vd_error *err)
         return vd_fail(err, -ENOMEM, "no-memory", "out of memory");
     }
     r->n_links++;
+    /* Buffers are cleared first, for a server might leave part of an answer out; not our own. */
+    (void)nbd_set_pread_initialize(l->nbd, r->address != NULL);
     if (nbd_set_export_name(l->nbd, r->export) < 0 ||
         nbd_add_meta_context(l->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
         nbd_aio_connect_socket(l->nbd, fd) < 0) {

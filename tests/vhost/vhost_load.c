@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * vhost_load SOCKET [--depth N] [--bs N] [--seconds N] [--read | --write | --verify] [--queues N]
+ *            [--json]
  *
- * Puts load on a vhost-user-blk server, ours or another's, and prints IOPS: random requests of `bs`
- * bytes, `depth` of them under way in all. --verify writes blocks that say which they are and in
- * which round, reads each back, and ends with status 1 if one is not what it should be.
+ * Puts load on a vhost-user-blk server, ours or another's, and prints IOPS and latencies: random
+ * requests of `bs` bytes, `depth` of them under way in all. --verify writes blocks that say which
+ * they are and in which round, reads each back, and ends with status 1 if one is not what it should
+ * be.
  */
+#include "core/block/histogram.h"
 #include "tests/vhost/frontend.h"
 
 #include <stdio.h>
@@ -16,7 +19,7 @@
 
 struct slot {
     uint8_t *at, *data;
-    uint64_t block, round;
+    uint64_t block, round, since_ns;
     bool reading, busy;
 };
 
@@ -25,7 +28,9 @@ struct load {
     unsigned depth, queues, seconds;
     uint32_t bs;
     enum { LOAD_READ, LOAD_WRITE, LOAD_VERIFY } mode;
+    bool json;
     uint64_t blocks, rng, done, bad, round;
+    struct vd_histogram latency;
     struct slot slot[256];
 };
 
@@ -57,6 +62,7 @@ static void put(struct load *l, struct front_ring *r, unsigned n)
     struct slot *s = &l->slot[n];
     uint32_t type = s->reading ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT;
     s->busy = true;
+    s->since_ns = now_ns();
     front_request(&l->f, r, n / l->queues, s->at, type, s->block * (l->bs / 512), s->data, l->bs);
     front_push(r, (uint16_t)(3 * (n / l->queues)));
 }
@@ -85,6 +91,7 @@ static void finish(struct load *l, unsigned n)
     static uint8_t want[1 << 20];
     struct slot *s = &l->slot[n];
     l->done++;
+    vd_histogram_add(&l->latency, now_ns() - s->since_ns);
     if (s->at[16] != VIRTIO_BLK_S_OK)
         l->bad++;
     if (l->mode != LOAD_VERIFY || !s->reading)
@@ -124,8 +131,13 @@ static void run(struct load *l)
         (void)front_stop(&l->f, q);
         kicks += l->f.ring[q].kicks;
     }
-    printf("%.0f IOPS, %" PRIu64 " requests, %" PRIu64 " kicks, %" PRIu64 " bad\n",
-           (double)l->done / seconds, l->done, kicks, l->bad);
+    double p50_us = (double)vd_histogram_quantile_ns(&l->latency, 0.5) / 1e3;
+    double p999_us = (double)vd_histogram_quantile_ns(&l->latency, 0.999) / 1e3;
+    printf(l->json ? "{\"iops\": %.1f, \"requests\": %" PRIu64 ", \"kicks\": %" PRIu64
+                     ", \"bad\": %" PRIu64 ", \"p50_us\": %.1f, \"p999_us\": %.1f}\n"
+                   : "%.0f IOPS, %" PRIu64 " requests, %" PRIu64 " kicks, %" PRIu64
+                     " bad, half within %.0f us, 99.9 %% within %.0f us\n",
+           (double)l->done / seconds, l->done, kicks, l->bad, p50_us, p999_us);
 }
 
 static int connect_to(const char *path)
@@ -188,6 +200,8 @@ int main(int argc, char **argv)
             l.mode = LOAD_WRITE;
         else if (strcmp(argv[i], "--verify") == 0)
             l.mode = LOAD_VERIFY;
+        else if (strcmp(argv[i], "--json") == 0)
+            l.json = true;
         else if (strcmp(argv[i], "--depth") == 0)
             l.depth = number(argv[++i], 80);
         else if (strcmp(argv[i], "--bs") == 0)
