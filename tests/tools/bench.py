@@ -110,6 +110,22 @@ def scales(bench):
     check(not bench.left(), "scale leaves nothing behind", bench.left())
 
 
+def opens_doors(bench):
+    """Two of three: that of FUSE needs what not every machine has, and takes no other code."""
+    out = os.path.join(bench.scratch, "doors")
+    done = bench.run("--quick", "NBD", "N15", "--size", "64M", "--seconds", "1", "--output", out)
+    check(done.returncode == 0, "the doors are measured", done.stdout + done.stderr)
+    if done.returncode == 0:
+        with open(os.path.join(out, "bench.json"), encoding="utf-8") as f:
+            rows = {(r["row"], r["measure"]): r for r in json.load(f)["results"]}
+        for row, servers in (("NBD", {"raw", "qcow2", "qemu raw", "nbdkit", "vdisk"}),
+                             ("N15", {"raw", "qcow2", "qemu raw", "vdisk"})):
+            found = rows[row, "random read QD1"]
+            check(set(found["values"]) == servers and all(found["values"].values()),
+                  f"{row} is measured on all that have this door", found)
+    check(not bench.left(), "the doors leave nothing behind", bench.left())
+
+
 def interrupted(bench):
     """Ctrl-C in the middle of a long run, as a terminal sends it: to bench alone."""
     process = subprocess.Popen(bench.command("--quick", "N2", "--size", "64M", "--seconds", "600"),
@@ -147,6 +163,7 @@ def main():
         bench = Bench(os.path.abspath(vdisk), scratch)
         measures(bench)
         scales(bench)
+        opens_doors(bench)
         interrupted(bench)
         refuses(bench)
     finally:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A Linux guest on a vhost-user-blk disk of the door, over a raw file.
+"""A Linux guest on a vhost-user-blk disk: of the door over a raw file, and of "vdisk serve", whose
+pool is then looked at.
 
 Its kernel is given to QEMU: TCG does not see what others write into the guest's memory, and goes on
 with the code that it had translated before, so a boot loader that loads itself over the one that
 came before does not start. No server can do anything about that.
 
-    guest.py VHOST-MEMORY-SERVER [SCRATCH-DIRECTORY]
+    guest.py VHOST-MEMORY-SERVER|VDISK [SCRATCH-DIRECTORY]
 """
 import os
 import signal
@@ -17,15 +18,18 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "guest"))
 from guest import Guest, HANG, kernel_options, make_disk  # noqa: E402
 from steps import Scratch, check, run  # noqa: E402
+from vdisk import Vdisk  # noqa: E402
 
 BLOCKS = 80
 BLOCK = 16384
 
 
 class Server:
-    def __init__(self, program, scratch, *volumes):
+    """The door by itself, over a raw file."""
+
+    def __init__(self, program, scratch, raw):
         self.dir = os.path.join(scratch, "v")
-        self.command = [os.path.abspath(program), self.dir, *volumes, "--stats"]
+        self.command = [os.path.abspath(program), self.dir, "--raw", f"disk={raw}", "--stats"]
         self.log = os.path.join(scratch, "server.log")
         self.start()
 
@@ -50,8 +54,54 @@ class Server:
         self.process.terminate()
         check(self.process.wait(HANG) == 0, "the server did not end cleanly")
 
+    def grow(self, size):
+        """Twice what it was."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def look(self):
+        """Nothing more to be looked at."""
+
     def tail(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+
+class VdiskServer:
+    """"vdisk serve" of a pool with the disk as its only volume."""
+
+    def __init__(self, program, scratch, raw):
+        self.vdisk = Vdisk(program, scratch)
+        self.vdisk.run("import", raw, "disk.vdk")
+        self.dir = os.path.join(scratch, "v")
+        self.server = self.vdisk.serve("disk.vdk", os.path.join(scratch, "nbd.sock"), "--vhost",
+                                       self.dir)
+        self.snapshots = 0
+
+    @property
+    def process(self):
+        return self.server.process
+
+    def start(self):
+        """After a kill: there is a snapshot more each time."""
+        self.server.start()
+        self.snapshots += 1
+        self.vdisk.run("snapshot", "create", f"disk.vdk@s{self.snapshots}")
+
+    def kill(self):
+        self.server.kill()
+
+    def grow(self, size):
+        self.vdisk.run("volume", "resize", "disk.vdk", "--size", str(size))
+
+    def stop(self):
+        self.server.stop()
+
+    def look(self):
+        found = self.vdisk.json("check", "disk.vdk", "--data")
+        check(found["errors"] == 0, f"the pool has errors: {found}")
+
+    def tail(self):
+        with open(self.server.log, encoding="utf-8", errors="replace") as f:
             return f.read()
 
 
@@ -129,7 +179,7 @@ def step_kill(c):
 def step_resize(c):
     """a guest that runs sees that its disk has grown."""
     before = int(c.guest.run("cat /sys/block/vda/size"))
-    c.server.process.send_signal(signal.SIGUSR1)
+    c.server.grow(2 * before * 512)
     deadline = time.monotonic() + HANG
     while int(c.guest.run("cat /sys/block/vda/size")) != 2 * before:
         check(time.monotonic() < deadline, "the guest was not told")
@@ -142,19 +192,21 @@ def step_end(c):
     c.server.stop()
     log = c.server.tail()
     check("does not keep to the protocol" not in log, f"QEMU was refused: {log}")
+    c.server.look()
 
 
 def main():
     with Scratch() as scratch:
         c = Context()
         raw = make_disk(os.path.join(scratch, "disk.raw"))
-        c.server = Server(sys.argv[1], scratch, "--raw", f"disk={raw}")
+        ours = os.path.basename(sys.argv[1]) == "vdisk"
+        c.server = (VdiskServer if ours else Server)(sys.argv[1], scratch, raw)
         c.guest = Guest(scratch, disk=disk(os.path.join(c.server.dir, "disk.sock")),
                         device="vhost-user-blk-pci,chardev=disk",
                         kernel=kernel_options(raw, scratch))
         try:
             with c.guest:
-                status = run("vhost-user-blk",
+                status = run("vdisk serve --vhost" if ours else "vhost-user-blk",
                              [step_boot, step_data, step_kill, step_resize, step_end], c)
             print(c.server.tail())
         finally:

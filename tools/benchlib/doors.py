@@ -17,9 +17,17 @@ NBD, FUSE, VHOST = "NBD", "FUSE", "vhost-user-blk"
 
 
 class Doors:
-    """What the servers here have in common: `file(door)` and `socket(door)` say where a door is."""
+    """What the servers here have in common: which doors there are, and where."""
 
     doors = (NBD, FUSE, VHOST)
+
+    def wait_open(self):
+        """The greeting of the NBD door says nothing of the others."""
+        def is_open():
+            mounted = FUSE not in self.doors or (os.path.exists(self.mounted_file()) and
+                                                 os.stat(self.mounted_file()).st_size == self.size)
+            return mounted and os.path.exists(self.vhost_socket())
+        self.process.wait_ready(is_open)
 
     def ticks(self):
         return sum(p.ticks() for p in self.processes())
@@ -34,10 +42,13 @@ class Doors:
 class VdiskDoors(Doors, Vdisk):
     def start(self):
         self.mount = self.file(".mnt")
-        os.makedirs(self.mount, exist_ok=True)
         self.sockets = os.path.join(self.place.sockets, "vhost")
-        self.spawn([self.program, "serve", self.pool, "--nbd", f"unix:{self.door}",
-                    "--fuse", self.mount, "--vhost", self.sockets])
+        os.makedirs(self.mount, exist_ok=True)
+        os.makedirs(self.sockets, exist_ok=True)
+        fuse = ["--fuse", self.mount] if FUSE in self.doors else []
+        self.spawn([self.program, "serve", self.pool, "--nbd", f"unix:{self.door}", *fuse,
+                    "--vhost", self.sockets])
+        self.wait_open()
 
     def mounted_file(self):
         return os.path.join(self.mount, "disk", "disk.raw")
@@ -56,10 +67,10 @@ class QemuDoors(Doors, Qcow2):
     """qemu-storage-daemon with all its exports of one image."""
 
     def exports(self):
-        return ["--export", f"type=fuse,id=e1,node-name=d0,mountpoint={self.mounted_file()},"
-                "writable=on",
-                "--export", "type=vhost-user-blk,id=e2,node-name=d0,addr.type=unix,"
-                f"addr.path={self.vhost_socket()},writable=on"]
+        fuse = f"type=fuse,id=e1,node-name=d0,mountpoint={self.mounted_file()},writable=on"
+        vhost = ("type=vhost-user-blk,id=e2,node-name=d0,addr.type=unix,"
+                 f"addr.path={self.vhost_socket()},writable=on")
+        return ["--export", vhost, *(["--export", fuse] if FUSE in self.doors else [])]
 
     def mounted_file(self):
         return self.file(".fuse")
@@ -81,6 +92,7 @@ class QemuDoors(Doors, Qcow2):
                     "--nbd-server", f"addr.type=unix,addr.path={self.door}",
                     "--export", "type=nbd,id=e0,node-name=d0,name=disk,writable=on",
                     *self.exports()])
+        self.wait_open()
 
     def remove(self):
         super().remove()
@@ -125,9 +137,8 @@ class Nbdkit(Doors, Server):
             f.truncate(self.size)
 
     def start(self):
-        self.spawn([host.find_program("nbdkit", "nbdkit"), "--foreground", "--exit-with-parent",
-                    "--unix", self.door, "--export-name", "disk", "file", self.file(".raw"),
-                    "cache=none"])
+        self.spawn([host.find_program("nbdkit", "nbdkit"), "--foreground", "--unix", self.door,
+                    "file", self.file(".raw"), "cache=none"])
 
     def remove(self):
         if os.path.exists(self.file(".raw")):
@@ -187,47 +198,54 @@ def drive(bench, server, door, rw, depth):
     return Found(iops, p50, p999, cpu)
 
 
-def measure(bench, servers, door, work, rw, depth):
-    """One work through one door of all servers that have it; {server: [Found per round]}."""
-    mine = [s for s in servers if not isinstance(s, Doors) or door in s.doors]
-    return bench.rounds(mine, lambda s: drive(bench, s, door, rw, depth)), work
-
-
 def middle(runs, what):
     return host.median([getattr(r, what) for r in runs])
 
 
+def why_not(bench, door):
+    """Why a door cannot be measured here, or None."""
+    try:
+        if door == VHOST:
+            load_program(bench)
+        if door == FUSE and not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            raise Skipped("/dev/fuse cannot be opened")
+    except Skipped as e:
+        return e
+    return None
+
+
+def one(bench, servers, door, row, number):
+    """One work through one door of all servers that have it; the lines of the table."""
+    work, rw, depth = WORKS[number]
+    mine = [s for s in servers if not isinstance(s, Doors) or door in s.doors]
+    found = bench.rounds(mine, lambda s: drive(bench, s, door, rw, depth))
+    bench.report(row, number, {name: [r.iops for r in runs] for name, runs in found.items()},
+                 {name: [r.as_json() for r in runs] for name, runs in found.items()})
+    raw = middle(found["raw"], "p50") if "raw" in found else None
+    for name, runs in found.items():
+        over = middle(runs, "p50") - raw if raw and name != "raw" and depth == 1 else None
+        cells = [door, work, name, show(middle(runs, "iops")), show(middle(runs, "p50")),
+                 show(middle(runs, "p999")), "" if over is None else show(over),
+                 show(middle(runs, "cpu")) if name != "raw" else ""]
+        yield "| " + " | ".join(cells) + " |"
+
+
 def run(bench, wanted):
     """N14, N15, and the same through the NBD door."""
-    size = bench.args.size
-    place = bench.place
-    servers = bench.open([Raw(place, "doors", size), QemuDoors(place, "doors", size),
-                          QemuRawDoors(place, "doors", size), Nbdkit(place, "doors", size),
-                          VdiskDoors(place, "doors", size, bench.args.vdisk)])
-    lines = ["| door | work | server | IOPS | half within, us | 99.9 % within, us | over raw, us "
-             "| processor of the server, us a request |", "|---|---|---|---|---|---|---|---|"]
-    rows = {NBD: "doors", FUSE: "N14", VHOST: "N15"}
-    for door, row in rows.items():
-        if row not in wanted:
-            continue
-        try:
-            if door == VHOST:
-                load_program(bench)
-        except Skipped as e:
-            for number in range(len(WORKS)):
-                bench.unmeasured(row, number, e)
-            continue
-        for number, (work, rw, depth) in enumerate(WORKS):
-            found, _ = measure(bench, servers, door, work, rw, depth)
-            bench.report(row, number, {name: [r.iops for r in runs] for name, runs in
-                                       found.items()},
-                         {name: [r.as_json() for r in runs] for name, runs in found.items()})
-            raw = middle(found["raw"], "p50") if "raw" in found else 0
-            for name, runs in found.items():
-                cells = [door, work, name, show(middle(runs, "iops")), show(middle(runs, "p50")),
-                         show(middle(runs, "p999")),
-                         show(middle(runs, "p50") - raw) if name != "raw" and depth == 1 else "",
-                         show(middle(runs, "cpu")) if name != "raw" else ""]
-                lines.append("| " + " | ".join(cells) + " |")
-    bench.tables.append(("Each door, all servers (medians of the rounds):", lines))
+    size, place = bench.args.size, bench.place
+    missing = {door: why_not(bench, door) for door in (NBD, FUSE, VHOST)}
+    made = [QemuDoors(place, "doors", size), QemuRawDoors(place, "doors", size),
+            Nbdkit(place, "doors", size), VdiskDoors(place, "doors", size, bench.args.vdisk)]
+    for server in made:
+        server.doors = tuple(d for d in server.doors if d != FUSE or not missing[FUSE])
+    servers = bench.open([Raw(place, "doors", size), *made])
+    lines = ["| door | work | server | IOPS | half within, us | 99.9 % within, us | over raw, us | "
+             "server's processor time a request, us |", "|---|---|---|---|---|---|---|---|"]
+    for door, row in ((NBD, "NBD"), (FUSE, "N14"), (VHOST, "N15")):
+        for number in range(len(WORKS) if row in wanted else 0):
+            if missing[door]:
+                bench.unmeasured(row, number, missing[door])
+            else:
+                lines.extend(one(bench, servers, door, row, number))
+    bench.tables.append(("Each door of each server, medians of the rounds:", lines))
     bench.close(servers)

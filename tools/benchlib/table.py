@@ -69,6 +69,14 @@ def rows(*entries):
     return {id: Row(id, work, list(measures)) for id, work, *measures in entries}
 
 
+def door(must=None, aim=None):
+    """What is measured of each; the numbers to reach are for depth 32."""
+    return [Measure(f"random {way} QD{depth}", "IOPS", must if depth > 1 else None,
+                    aim if depth > 1 else None) for depth in (32, 1) for way in ("read", "write")]
+
+
+DOORS = ("NBD", "N14", "N15")
+
 ROWS = rows(
     ("N1", "random read QD32",
      Measure("read", "IOPS", Ratio(1.5, "qcow2"), Ratio(1, "raw"))),
@@ -113,6 +121,10 @@ ROWS = rows(
     ("N13", "space of the file 10 s after everything is gone",
      Measure("discarded", "MiB", Beside(0, "≤ 2 % of peak + 64 MiB")),
      Measure("deleted", "MiB", Beside(0, "≤ 2 % of peak + 64 MiB"))),
+    ("NBD", "the NBD door beside others'", *door()),
+    ("N14", "the FUSE door, files opened with O_DIRECT", *door(Ratio(1.3, "qcow2"))),
+    ("N15", "the vhost-user-blk door, driven by a frontend of our own, one queue",
+     *door(Ratio(1.3, "qcow2"), Ratio(1, "raw"))),
     ("N16", "live metadata, one copy, per 4 KiB block written at random",
      Measure("nodes", "bytes", Most(40, "bytes"), Most(30, "bytes"))),
 )
