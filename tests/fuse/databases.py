@@ -3,12 +3,14 @@
 """Databases on an ext4 through a loop device on the file of a mounted volume, whose server is killed
 under them. What they said was committed is there when server, file system and database are back.
 
-    databases.py VDISK SCRATCH-DIRECTORY
+    databases.py VDISK SCRATCH-DIRECTORY    (--write-sqlite: itself, as the process that writes)
 """
+import contextlib
 import glob
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -81,11 +83,40 @@ class Disk:
         self.server.stop()
         return self.vdisk.json("check", "db.vdk", "--data")["errors"]
 
+    def abandon(self):
+        """Whatever state it is in."""
+        for command in (["umount", "--lazy", self.at], ["losetup", "-d", self.loop or "-"]):
+            subprocess.run(command, capture_output=True, check=False)
+        if self.server.process.poll() is None:
+            self.server.kill()
+        subprocess.run(["umount", "--lazy", self.mnt], capture_output=True, check=False)
+
 
 def killed_later(disk, seconds):
     timer = threading.Timer(seconds, disk.kill)
     timer.start()
     return timer
+
+
+def open_sqlite(path, mode):
+    db = sqlite3.connect(path, isolation_level=None, timeout=5)
+    db.execute(f"pragma journal_mode={mode}")
+    db.execute("pragma synchronous=extra")  # the deletion of a journal is what commits
+    db.execute("create table if not exists t(n integer primary key, text blob)")
+    return db
+
+
+def write_sqlite(path, mode, last):
+    """What `Sqlite.write` starts: rows after `last` until the disk is gone, each told of when it is
+    committed."""
+    try:
+        db = open_sqlite(path, mode)
+        while True:
+            last += 1
+            db.execute("insert into t values(?, ?)", (last, str(last).encode() * 300))
+            print(last, flush=True)
+    except sqlite3.Error:
+        os._exit(0)  # not to write to the dead disk for as long as it takes
 
 
 class Sqlite:
@@ -95,27 +126,15 @@ class Sqlite:
         self.path = os.path.join(disk.at, f"{mode}.db")
         self.mode, self.said = mode, 0
 
-    def open(self):
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=5)
-        db.execute(f"pragma journal_mode={self.mode}")
-        db.execute("pragma synchronous=full")
-        db.execute("create table if not exists t(n integer primary key, text blob)")
-        return db
-
     def write(self):
-        """Until the disk is gone."""
-        try:
-            db = self.open()
-            while True:
-                n = self.said + 1
-                db.execute("insert or replace into t values(?, ?)", (n, str(n).encode() * 300))
-                self.said = n
-        except sqlite3.Error:
-            pass
+        """Until the disk is gone; by a process of its own, with which all of its files go."""
+        said = run(sys.executable, os.path.abspath(__file__), "--write-sqlite", self.path,
+                   self.mode, str(self.said)).split()
+        self.said = int(said[-1]) if said else self.said
 
     def judge(self):
         """What is wrong, or None."""
-        db = self.open()
+        db = open_sqlite(self.path, self.mode)
         sound = db.execute("pragma integrity_check").fetchone()[0]
         rows = db.execute("select n, text from t order by n").fetchall()
         db.close()
@@ -165,12 +184,21 @@ class Postgres:
         return run(*self.command(name, *args), cwd="/")
 
     def start(self):
-        self.program("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", str(int(HANG)), "-o",
-                     f"-c listen_addresses= -c unix_socket_directories={self.sockets}", "start")
+        self.process = subprocess.Popen(
+            self.command("postgres", "-D", self.data, "-c", "listen_addresses=", "-c",
+                         f"unix_socket_directories={self.sockets}"),
+            cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=open(self.log, "ab"))
+        deadline = time.monotonic() + HANG
+        while subprocess.run(self.command("pg_isready", "-q", "-h", self.sockets)).returncode != 0:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                with open(self.log, encoding="utf-8") as log:
+                    raise RuntimeError(f"PostgreSQL does not start: {log.read()[-1000:]}")
+            time.sleep(0.05)
 
-    def stop(self, how):
-        subprocess.run(self.command("pg_ctl", "-D", self.data, "-m", how, "-w", "stop"), cwd="/",
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)  # its fast shutdown
+        self.process.wait(HANG)
 
     def psql(self, *args, **options):
         return subprocess.Popen(self.command("psql", "-h", self.sockets, "-X", "-At", "-d",
@@ -199,8 +227,13 @@ class Postgres:
 
     def kill(self):
         """Postmaster and all: the disk is gone, so nothing else ends it."""
-        subprocess.run(["pkill", "-9", "-f", f"postgres -D {self.data}"], check=False)
-        subprocess.run(["pkill", "-9", "-u", "postgres", "-f", "^postgres:"], check=False)
+        pid = self.process.pid
+        self.process.send_signal(signal.SIGSTOP)  # it starts no more
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as f:
+            children = [int(child) for child in f.read().split()]
+        for victim in (pid, *children):
+            os.kill(victim, signal.SIGKILL)
+        self.process.wait(HANG)
 
     def judge(self):
         if self.ask("select count(*) from t where text <> repeat(n || ' ', 300)") != "0":
@@ -213,12 +246,13 @@ class Postgres:
         return None
 
 
-def postgres(disk, c, rng):
+def postgres(disk, c, rng, stack):
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
     if not found:
         print("skipped: PostgreSQL is not installed (tools/deps --install database)")
         return
     db = Postgres(disk, found[-1])
+    stack.callback(lambda: db.process.poll() is None and db.kill())
     db.start()
     db.ask("create table t(n integer primary key, text text)")
     db.ask("checkpoint")
@@ -228,37 +262,30 @@ def postgres(disk, c, rng):
         timer.join()
         db.kill()
         disk.again()
-        if os.path.exists(os.path.join(db.data, "postmaster.pid")):
-            os.unlink(os.path.join(db.data, "postmaster.pid"))
         db.start()
         before = db.said
         why = db.judge()
         c.check(f"PostgreSQL has what it committed after kill -9, {number + 1}",
                 why is None and before > 0, why or "nothing was committed")
-    db.stop("fast")
+    db.stop()
     said = db.program("pg_checksums", "--check", "-D", db.data)
     c.check("all checksums of its pages are right", "Bad checksums:  0" in said, said)
 
 
 def main():
+    if sys.argv[1] == "--write-sqlite":
+        write_sqlite(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     skip_unless_fuse()
     if os.geteuid() != 0 or subprocess.run(["losetup", "-f"], capture_output=True).returncode != 0:
         print("skipped: file systems on loop devices want root and loop devices")
         sys.exit(77)
     c, rng = Checks(), random.Random(int(os.environ.get("VDISK_TEST_SEED", "1")))
-    with Scratch() as scratch:
+    with Scratch() as scratch, contextlib.ExitStack() as stack:
         disk = Disk(sys.argv[1], scratch)
-        try:
-            sqlite(disk, c, rng)
-            postgres(disk, c, rng)
-            c.check("file system and pool are in order", disk.end() == 0)
-        finally:
-            subprocess.run(["pkill", "-9", "-u", "postgres", "-f", disk.at], check=False)
-            for command in (["umount", "--lazy", disk.at], ["losetup", "-d", disk.loop or "-"]):
-                subprocess.run(command, capture_output=True, check=False)
-            if disk.server.process.poll() is None:
-                disk.server.kill()
-            subprocess.run(["umount", "--lazy", disk.mnt], capture_output=True, check=False)
+        stack.callback(disk.abandon)
+        sqlite(disk, c, rng)
+        postgres(disk, c, rng, stack)
+        c.check("file system and pool are in order", disk.end() == 0)
     c.end()
 
 

@@ -118,8 +118,8 @@ def opens_doors(bench):
     if done.returncode == 0:
         with open(os.path.join(out, "bench.json"), encoding="utf-8") as f:
             rows = {(r["row"], r["measure"]): r for r in json.load(f)["results"]}
-        for row, servers in (("NBD", {"raw", "qcow2", "qemu raw", "nbdkit", "vdisk"}),
-                             ("N15", {"raw", "qcow2", "qemu raw", "vdisk"})):
+        for row, servers in (("NBD", {"raw", "qcow2", "qemu-raw", "nbdkit", "vdisk"}),
+                             ("N15", {"raw", "qcow2", "qemu-raw", "vdisk"})):
             found = rows[row, "random read QD1"]
             check(set(found["values"]) == servers and all(found["values"].values()),
                   f"{row} is measured on all that have this door", found)

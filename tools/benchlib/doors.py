@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The doors: the same volume as a network block device, a file and a virtio disk, beside what
 qemu-storage-daemon exports (of a qcow2 and of a raw file) and nbdkit. One server of each kind has
-all its doors open; what is driven is one at a time."""
+its doors open; what is driven is one at a time."""
 import json
 import os
 import shutil
@@ -21,13 +21,16 @@ class Doors:
 
     doors = (NBD, FUSE, VHOST)
 
-    def wait_open(self):
+    def wait_open(self, doors):
         """The greeting of the NBD door says nothing of the others."""
         def is_open():
-            mounted = FUSE not in self.doors or (os.path.exists(self.mounted_file()) and
-                                                 os.stat(self.mounted_file()).st_size == self.size)
-            return mounted and os.path.exists(self.vhost_socket())
+            mounted = FUSE not in doors or (os.path.exists(self.mounted_file()) and
+                                            os.stat(self.mounted_file()).st_size == self.size)
+            return mounted and (VHOST not in doors or os.path.exists(self.vhost_socket()))
         self.process.wait_ready(is_open)
+
+    def turn_to(self, door):
+        """This door is driven next."""
 
     def ticks(self):
         return sum(p.ticks() for p in self.processes())
@@ -48,7 +51,7 @@ class VdiskDoors(Doors, Vdisk):
         fuse = ["--fuse", self.mount] if FUSE in self.doors else []
         self.spawn([self.program, "serve", self.pool, "--nbd", f"unix:{self.door}", *fuse,
                     "--vhost", self.sockets])
-        self.wait_open()
+        self.wait_open(self.doors)
 
     def mounted_file(self):
         return os.path.join(self.mount, "disk", "disk.raw")
@@ -64,13 +67,24 @@ class VdiskDoors(Doors, Vdisk):
 
 
 class QemuDoors(Doors, Qcow2):
-    """qemu-storage-daemon with all its exports of one image."""
+    """qemu-storage-daemon with its exports of one image. The FUSE export may grow the image, which
+    the others do not allow beside them: it is there when it is driven, and then alone."""
+
+    turned_to = NBD
+
+    def turn_to(self, door):
+        again = (door == FUSE) != (self.turned_to == FUSE)
+        self.turned_to = door
+        if again:
+            self.stop()
+            self.start()
 
     def exports(self):
-        fuse = f"type=fuse,id=e1,node-name=d0,mountpoint={self.mounted_file()},writable=on"
-        vhost = ("type=vhost-user-blk,id=e2,node-name=d0,addr.type=unix,"
-                 f"addr.path={self.vhost_socket()},writable=on")
-        return ["--export", vhost, *(["--export", fuse] if FUSE in self.doors else [])]
+        kinds = {NBD: "type=nbd,name=disk",
+                 FUSE: f"type=fuse,mountpoint={self.mounted_file()}",
+                 VHOST: f"type=vhost-user-blk,addr.type=unix,addr.path={self.vhost_socket()}"}
+        for door in (FUSE,) if self.turned_to == FUSE else (NBD, VHOST):
+            yield door, f"{kinds[door]},id={door},node-name=d0,writable=on"
 
     def mounted_file(self):
         return self.file(".fuse")
@@ -85,14 +99,14 @@ class QemuDoors(Doors, Qcow2):
         with open(self.mounted_file(), "wb"):
             pass
         program = host.find_program("qemu-storage-daemon", "qemu-system-common")
+        exports = list(self.exports())
         above, suffix = self.layers()
         self.spawn([program, "--blockdev",
                     f"driver=file,node-name=f0,filename={self.file(suffix)},"
                     "cache.direct=on,aio=io_uring", *above,
                     "--nbd-server", f"addr.type=unix,addr.path={self.door}",
-                    "--export", "type=nbd,id=e0,node-name=d0,name=disk,writable=on",
-                    *self.exports()])
-        self.wait_open()
+                    *(word for _, e in exports for word in ("--export", e))])
+        self.wait_open([door for door, _ in exports])
 
     def remove(self):
         super().remove()
@@ -104,7 +118,7 @@ class QemuDoors(Doors, Qcow2):
 class QemuRawDoors(QemuDoors):
     """The same over a raw file: what its doors cost by themselves."""
 
-    name = "qemu raw"
+    name = "qemu-raw"
 
     def create(self):
         self.remove()
@@ -218,6 +232,9 @@ def one(bench, servers, door, row, number):
     """One work through one door of all servers that have it; the lines of the table."""
     work, rw, depth = WORKS[number]
     mine = [s for s in servers if not isinstance(s, Doors) or door in s.doors]
+    for server in mine:
+        if isinstance(server, Doors):
+            server.turn_to(door)
     found = bench.rounds(mine, lambda s: drive(bench, s, door, rw, depth))
     bench.report(row, number, {name: [r.iops for r in runs] for name, runs in found.items()},
                  {name: [r.as_json() for r in runs] for name, runs in found.items()})
