@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The io_uring back end: one ring per loop, one system call per turn, which submits everything the
- * turn has produced and collects completions.
+ * The io_uring back end: one ring per loop, one system call at the end of a turn, which submits
+ * what the turn has produced and collects completions. A turn that produces many transfers does not
+ * keep the device waiting for its end: they are handed over a few at a time.
  *
- * Before it sleeps it may watch the completion queue for a moment, if several transfers are under
- * way: the next of them is near, it is met awake, and the dear sleep and wake are saved. One alone
- * takes the device's whole latency, and whoever sleeps meanwhile is woken on the processor that the
+ * Before it sleeps it may watch the completion queue for a moment, if many transfers are under
+ * way: the next of them is near, it is met awake, and the dear sleep and wake are saved. A few take
+ * the device's whole latency, and whoever sleeps meanwhile is woken on the processor that the
  * answer came to, which is quicker than to be met on another. It also watches after a write that
  * was handed over (dev_aio.h) or a call of another thread: who asked has been answered, and what it
  * does next is near. How long to watch is learned (watch.h), so an idle loop takes no CPU at all,
@@ -23,8 +24,9 @@
 
 #define RING_ENTRIES 256u
 #define RING_COMPLETIONS 4096u
+#define HAND_OVER 4u /* transfers not yet submitted, to submit them in the midst of a turn */
 #define SPIN_MAX_NS 200000u
-#define SPIN_TRANSFERS 4u      /* under way, to watch for the next */
+#define SPIN_TRANSFERS 12u     /* under way, to watch for the next */
 #define SPIN_CROWDED_NS 20000u /* a yield that took so long has let somebody else run */
 #define FLAT_LEN_MAX (UINT64_C(1) << 30)
 
@@ -183,6 +185,9 @@ static void uring_submit(struct vd_loop *loop, struct loop_op *op)
         break;
     }
     io_uring_sqe_set_data(sqe, op);
+    /* What is not taken stays in the queue; a broken ring is told of by the next enter. */
+    if (op_is_transfer(op->kind) && io_uring_sq_ready(&u->ring) >= HAND_OVER)
+        (void)io_uring_submit(&u->ring);
 }
 
 static void uring_cancel(struct vd_loop *loop, struct loop_op *op)
