@@ -226,6 +226,7 @@ static void publish_segment(struct vd_pool *p, uint32_t i, uint64_t seq)
 static void publish(struct vd_pool *p, const struct vd_root *root, const struct pool_merge *m,
                     const bool *freed, uint32_t count)
 {
+    space_merged(p, root);
     p->root = *root;
     /* Cuts of sessions before this root's are history. */
     p->label.cut_count = 0;

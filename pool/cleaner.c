@@ -732,51 +732,60 @@ static bool learnable(const struct vd_pool *p, uint32_t seg)
            s->pins == 0 && seg != p->root.log_seg.seg;
 }
 
-/* The map is of what the newest root names, so no merge may have begun meanwhile. */
-static bool learn_one(struct clean *c)
+/* The map is of what the newest root names, so no merge may have begun meanwhile: -EAGAIN. */
+static int learn_one(struct clean *c)
 {
     struct vd_pool *p = c->p;
     uint32_t seg = c->victim[0];
+    if (p->ckpt.running && !p->ckpt.held)
+        vd_wait(&p->ckpt.finished);
+    c->root = p->root.counter;
     c->map = map_new(p);
     if (!c->map)
-        return false;
+        return -ENOMEM;
     int r = victim_walk(c, 0);
     struct pool_seg *s = &p->segs.v[seg];
-    if (r < 0 || c->root != p->root.counter || p->ckpt.running) {
+    s->rotten = s->rotten || r == -EBADMSG || r == -EIO;
+    if (r == 0 && (c->root != p->root.counter || p->ckpt.running))
+        r = -EAGAIN;
+    if (r < 0) {
         map_free(p, c->map);
-        s->rotten = r == -EBADMSG || r == -EIO;
-        return false;
+        return r;
     }
     s->stuck = !map_adopt(p, seg, c->map);
-    if (!s->stuck)
-        refill_learned(p, seg);
-    return !s->stuck;
+    return s->stuck ? -EUCLEAN : 0;
 }
+
+#define LEARN_TRIES 3
 
 /* What was written in an earlier session has no map, so small writes could not fill what is dead
  * there. To read a segment and find out is much cheaper than to empty it: the one where most is
- * dead. VD_YIELDS */
-bool cleaner_learn(struct vd_pool *p)
+ * dead. */
+int cleaner_learn(struct vd_pool *p)
 {
     uint32_t best = 0;
-    if (p->ckpt.running && !p->ckpt.held)
-        vd_wait(&p->ckpt.finished);
     for (uint32_t i = 1; i < p->segs.count; i++)
         if (learnable(p, i) && (!best || p->segs.v[i].live < p->segs.v[best].live))
             best = i;
     struct clean *c VD_CLEANUP(vd_cleanup_free) = calloc(1, sizeof(*c));
     uint64_t *seen VD_CLEANUP(vd_cleanup_free) = malloc(p->seg_blocks / 8);
-    if (!c || !seen || !best || p->ckpt.running)
-        return false;
+    if (!best)
+        return 0;
+    if (!c || !seen)
+        return -ENOMEM;
     c->p = p;
-    c->root = p->root.counter;
     c->seen = seen;
     c->victim[c->victims++] = best;
     p->segs.v[best].victim = true;
     p->segs.v[best].pins++;
-    bool learned = victims_read(c) == 0 && learn_one(c);
+    int r = victims_read(c);
+    for (int tries = 0; tries < LEARN_TRIES && (tries == 0 || r == -EAGAIN); tries++)
+        r = r < 0 && r != -EAGAIN ? r : learn_one(c);
     p->segs.v[best].victim = false;
     p->segs.v[best].pins--;
     buffer_put(p, c->data[0]);
-    return learned;
+    if (r < 0)
+        return r;
+    refill_learned(p, best);
+    return 1;
 }

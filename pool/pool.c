@@ -291,6 +291,7 @@ static int pool_start(struct vd_pool *p, struct vd_error *err)
     }
     if (r == 0)
         r = log_start(p);
+    refill_count(p);
     if (r == 0)
         r = space_start(p);
     return r < 0 ? vd_fail_at(err, r, "%s cannot be opened for writing", vd_dev_path(p->dev)) : 0;

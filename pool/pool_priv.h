@@ -258,6 +258,8 @@ struct vd_pool {
         uint64_t filled_before;        /* the last checkpoint */
         uint64_t filled_meanwhile;     /* while it ran */
         uint64_t garbage;              /* blocks of closed segments that no tree names */
+        uint64_t learned;              /* segments looked through */
+        bool all_known;                /* there is nothing to learn, until the next root */
         bool barren;                   /* there was nothing to make ready, until the next root */
         size_t map_bytes;
     } refill;
@@ -289,6 +291,8 @@ struct vd_pool {
         uint64_t nodes;           /* that merging both overlays may write, one copy */
         uint64_t nodes_at_freeze; /* that merging the last frozen overlay could write, one copy */
         uint64_t zeroed;          /* blocks trimmed or zeroed in the active overlay */
+        uint64_t merged, added;   /* data blocks of the last overlay merged; what was live after that
+                                   * and not before */
         uint64_t refusals;        /* goes up when it is found that nothing more can be had */
     } space;
 
@@ -442,8 +446,9 @@ int checkpoint_start(struct vd_pool *p);
 /* Empties some segments by moving their live blocks. Returns how many (the next checkpoint frees
  * them), 0 when nothing pays, or -errno. `urgent`: any garbage pays. VD_YIELDS */
 int cleaner_batch(struct vd_pool *p, bool urgent);
-/* Finds out what is dead in one more segment of an earlier session. VD_YIELDS */
-bool cleaner_learn(struct vd_pool *p);
+/* Finds out what is dead in one more segment of an earlier session: 1, 0 when there is none, -EAGAIN
+ * when merges got in the way, or another -errno that concerns one segment. VD_YIELDS */
+int cleaner_learn(struct vd_pool *p);
 bool cleaner_busy(const struct vd_pool *p); /* is a batch under way? */
 /* Waits until what is under way has ended; nothing begins any more. VD_YIELDS */
 void cleaner_stop(struct vd_pool *p);
@@ -456,7 +461,9 @@ int cleaner_touch_meta(struct vd_pool *p);
 void touch_list_clear(struct vd_pool *p);
 
 /* refill.c */
-/* A merge has ended: what is dead now. */
+/* What is dead, and where that is known. */
+void refill_count(struct vd_pool *p);
+/* A merge has ended. */
 void refill_merge_ends(struct vd_pool *p, bool published);
 /* Is there enough that is dead for small writes to go there? */
 bool refill_works(const struct vd_pool *p);
@@ -531,6 +538,8 @@ uint64_t space_clean_room(const struct vd_pool *p);
 uint32_t space_idle_segments(const struct vd_pool *p);
 /* Blocks of segments in use that nothing needs. */
 uint64_t space_garbage(const struct vd_pool *p);
+/* The frozen overlay has been merged into what `root` names; called before that is p->root. */
+void space_merged(struct vd_pool *p, const struct vd_root *root);
 bool space_may_grow(const struct vd_pool *p);
 
 #endif

@@ -74,17 +74,12 @@ static bool refill_possible(const struct vd_pool *p, uint32_t seg)
            root_knows && !pinned && seg != p->root.log_seg.seg;
 }
 
-void refill_merge_ends(struct vd_pool *p, bool published)
+void refill_count(struct vd_pool *p)
 {
-    p->refill.filled_meanwhile = p->stats.refilled - p->refill.filled_before;
     p->refill.dead = p->refill.garbage = p->refill.filled = 0;
-    p->refill.barren = false;
+    p->refill.barren = p->refill.all_known = false;
     for (uint32_t i = 1; i < p->segs.count; i++) {
-        struct pool_seg *s = &p->segs.v[i];
-        if (published)
-            map_publish(p, i);
-        else
-            map_merge_failed(p, i);
+        const struct pool_seg *s = &p->segs.v[i];
         if (s->state == VD_SEG_CLOSED &&
             (s->stream == VD_STREAM_LOG || s->stream == VD_STREAM_CLEAN))
             p->refill.garbage += p->seg_blocks - s->live;
@@ -94,8 +89,21 @@ void refill_merge_ends(struct vd_pool *p, bool published)
     p->refill.dead_at_root = p->refill.dead;
 }
 
+void refill_merge_ends(struct vd_pool *p, bool published)
+{
+    p->refill.filled_meanwhile = p->stats.refilled - p->refill.filled_before;
+    for (uint32_t i = 1; i < p->segs.count; i++) {
+        if (published)
+            map_publish(p, i);
+        else
+            map_merge_failed(p, i);
+    }
+    refill_count(p);
+}
+
 void refill_learned(struct vd_pool *p, uint32_t seg)
 {
+    p->refill.learned++;
     if (!refill_possible(p, seg))
         return;
     uint32_t dead = VD_MIN(seg_dead(p, &p->segs.v[seg]), (uint32_t)REFILL_SLOTS);

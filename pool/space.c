@@ -16,6 +16,10 @@
 #define WARM_KEEP_BYTES VD_MIB(16)
 #define GARBAGE_SLACK_BYTES VD_MIB(40) /* with open segments and a window: 64 MiB */
 #define GARBAGE_SLACK_SEGMENTS 12u
+#define LEARN_TURN_NS UINT64_C(100000000)
+#define LEARN_FIRST 512u /* segments */
+#define LEARN_EVERY 16u  /* blocks of guests; a quarter of what is dead in an ordinary segment */
+#define MERGED_MIN 1024u /* blocks */
 
 /* What sparse metadata needs to become dense again comes first: it brings more than it takes. */
 int64_t space_to_clean(const struct vd_pool *p)
@@ -61,12 +65,25 @@ int64_t space_available(const struct vd_pool *p)
     return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
 }
 
+/* What is not merged yet replaces what is, or comes to it: which of them only the merge will know,
+ * but it goes on as it did last time. */
 static uint64_t data_live(const struct vd_pool *p)
 {
-    uint64_t live = p->root.live_blocks + overlay_data_blocks(p->active);
+    uint64_t unmerged = overlay_data_blocks(p->active);
     if (p->frozen)
-        live += overlay_data_blocks(p->frozen);
-    return live + reserve_meta_live(p);
+        unmerged += overlay_data_blocks(p->frozen);
+    if (p->space.merged)
+        unmerged = (uint64_t)((double)unmerged * (double)p->space.added / (double)p->space.merged);
+    return p->root.live_blocks + unmerged + reserve_meta_live(p);
+}
+
+void space_merged(struct vd_pool *p, const struct vd_root *root)
+{
+    uint64_t before = p->root.live_blocks, merged = overlay_data_blocks(p->frozen);
+    if (merged < MERGED_MIN)
+        return; /* says little */
+    p->space.merged = merged;
+    p->space.added = root->live_blocks > before ? VD_MIN(root->live_blocks - before, merged) : 0;
 }
 
 uint64_t space_garbage(const struct vd_pool *p)
@@ -75,13 +92,31 @@ uint64_t space_garbage(const struct vd_pool *p)
     return used > live ? used - live : 0;
 }
 
-/* Growing comes before cleaning while garbage is at most a quarter of what is live, and 64 MiB; or,
- * where segments are large, as much as those have room for that are always open: what is not
- * written yet counts as garbage too, and a young pool would move its few blocks round and round. */
-bool space_may_grow(const struct vd_pool *p)
+/* Growing comes before cleaning while garbage is at most a quarter of what the root names, and 64
+ * MiB; or, where segments are large, as much as those have room for that are always open: what is
+ * not written yet counts as garbage too, and a young pool would move its few blocks round and
+ * round. */
+static uint64_t garbage_bound(const struct vd_pool *p)
 {
     uint64_t slack = VD_MAX(GARBAGE_SLACK_BYTES / VD_BLOCK, GARBAGE_SLACK_SEGMENTS * p->seg_blocks);
-    return space_garbage(p) <= data_live(p) / 4 + slack;
+    return p->root.live_blocks / 4 + slack;
+}
+
+bool space_may_grow(const struct vd_pool *p)
+{
+    return space_garbage(p) <= garbage_bound(p);
+}
+
+/* Who waits need not wait for a cleaner that has no room itself, as where the pool was closed and
+ * gave back what was free; but there is an end to that. */
+static bool may_grow_at_need(const struct vd_pool *p)
+{
+    return space_garbage(p) <= 2 * garbage_bound(p);
+}
+
+static bool room_to_grow(const struct vd_pool *p)
+{
+    return space_may_grow(p) && p->segs.count < p->segs.limit;
 }
 
 void space_kick(struct vd_pool *p)
@@ -309,7 +344,7 @@ bool space_is_short(const struct vd_pool *p)
 
 /* While small writes need no free segments, those there are may become fewer; but what the next
  * merges need has to be there before, or everything waits while they run. */
-static bool cleaning_wanted(const struct vd_pool *p)
+static bool room_wanted(const struct vd_pool *p)
 {
     int64_t least = clean_low_water(p);
     if (p->clean.stopped)
@@ -317,6 +352,38 @@ static bool cleaning_wanted(const struct vd_pool *p)
     if (refill_works(p))
         least = least / 8 + reserve_to_come(p);
     return room_is_urgent(p) || space_available(p) < least;
+}
+
+/* Each block that is refilled lets another one die, but where, is known only of segments that have
+ * maps: as long as there are few of those, what is known becomes less. Some are looked through at
+ * once, the others as guests write. */
+static bool knowledge_wanted(const struct vd_pool *p)
+{
+    return p->label.incompat & OD_INCOMPAT_REFILL && !p->clean.stopped && !p->refill.all_known &&
+           space_available(p) < 2 * clean_low_water(p) && !room_to_grow(p) &&
+           p->refill.dead + p->refill.slots < p->refill.garbage / 2 &&
+           p->refill.learned < LEARN_FIRST + p->stats.guest_blocks / LEARN_EVERY;
+}
+
+static bool cleaning_wanted(const struct vd_pool *p)
+{
+    return room_wanted(p) || knowledge_wanted(p);
+}
+
+/* True if it brought something. Writes wait less for many at once than for roots between them.
+ * VD_YIELDS */
+static bool learn(struct vd_pool *p)
+{
+    uint64_t until = vd_loop_now_ns(p->loop) + LEARN_TURN_NS;
+    bool learned = false;
+    int r;
+    do {
+        r = cleaner_learn(p);
+        p->refill.all_known = r == 0 || r == -ENOMEM;
+        learned = learned || r == 1;
+    } while (r != -EAGAIN && knowledge_wanted(p) && !p->closing && !pool_failed(p) &&
+             vd_loop_now_ns(p->loop) < until);
+    return learned;
 }
 
 /* Has much died since the last root, compared with what is known to be dead? */
@@ -420,10 +487,16 @@ static void cleaner(void *arg)
             vd_wait(&p->clean.kick);
             continue;
         }
-        bool progress = space_may_grow(p) && segs_back(p, 1) > 0;
+        if (!room_wanted(p)) {
+            if (!learn(p))
+                vd_wait(&p->clean.kick);
+            continue;
+        }
         bool urgent = room_is_urgent(p);
+        bool may_grow = urgent ? may_grow_at_need(p) : space_may_grow(p);
+        bool progress = may_grow && segs_back(p, 1) > 0;
         /* To know what is dead is cheaper than to move what is not. */
-        bool learned = !progress && cleaner_learn(p);
+        bool learned = !progress && learn(p);
         progress = progress || (learned && !room_is_urgent(p));
         /* Where garbage does not pay any more, growing beyond the usual bound is right. */
         progress = progress || (make_room(p, urgent) && (learned || room_grows(p))) ||
@@ -447,7 +520,7 @@ static void cleaner_mate(void *arg)
 {
     struct vd_pool *p = arg;
     while (!p->closing && !pool_failed(p)) {
-        if (!cleaner_busy(p) || !cleaning_wanted(p) || cleaner_batch(p, false) <= 0) {
+        if (!cleaner_busy(p) || !room_wanted(p) || cleaner_batch(p, false) <= 0) {
             if (!p->closing && !pool_failed(p))
                 vd_wait(&p->clean.help);
             continue;

@@ -501,11 +501,13 @@ uint32_t oracle_version(const struct oracle_op *op)
     return op->version;
 }
 
-bool oracle_range(const struct oracle_op *op, uint64_t *sector, uint64_t *sectors)
+bool oracle_leaves(const struct oracle_op *op, uint64_t *sector, uint64_t *sectors,
+                   uint32_t *version)
 {
+    *version = op->c.kind == ORACLE_WRITE ? op->version : 0;
     *sector = op->c.sector;
     *sectors = op->c.sectors;
-    return op->c.kind == ORACLE_WRITE;
+    return op->c.kind == ORACLE_WRITE || op->c.kind == ORACLE_ZERO;
 }
 
 void oracle_kept(struct oracle *o, struct oracle_op *op, const char *name)

@@ -86,8 +86,9 @@ struct oracle *oracle_fork(const struct oracle *o, const struct oracle_state *s)
 /* A change is asked for. */
 struct oracle_op *oracle_begin(struct oracle *o, const struct oracle_change *c);
 uint32_t oracle_version(const struct oracle_op *op);
-/* What it changes; true for a write, which leaves its version there. */
-bool oracle_range(const struct oracle_op *op, uint64_t *sector, uint64_t *sectors);
+/* What a write leaves there, its version, or 0, where zeroes were asked for; false for others. */
+bool oracle_leaves(const struct oracle_op *op, uint64_t *sector, uint64_t *sectors,
+                   uint32_t *version);
 /* It returned: acknowledged; or refused, so nothing happened; or it stays open. `durable`: it and
  * all before it survive a loss of power. */
 enum oracle_end { ORACLE_DONE, ORACLE_REFUSED, ORACLE_OPEN };

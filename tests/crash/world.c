@@ -236,19 +236,21 @@ static void change_end(struct world *w, struct oracle_op *op, int r, bool durabl
         world_fail(w, "a change failed: %d (%s)", r, strerror(-r));
 }
 
-/* How a piece of a write that was refused as a whole has ended: can anything of it be seen? */
+/* How a piece of a write that was refused as a whole has ended: can anything of it be seen? Where
+ * zeroes were asked for, can anything else? */
 static enum oracle_end write_ended(struct vd_disk *d, const struct oracle_op *op)
 {
     uint64_t sector, sectors;
+    uint32_t version;
     enum oracle_end how = ORACLE_OPEN;
-    if (!oracle_range(op, &sector, &sectors))
+    if (!oracle_leaves(op, &sector, &sectors, &version))
         return how;
     uint8_t *buf = vd_alloc_aligned(VD_ROUND_UP(sectors * ORACLE_SECTOR, VD_BLOCK));
     if (vd_disk_read(d, sector * ORACLE_SECTOR, buf, sectors * ORACLE_SECTOR) == 0) {
-        how = ORACLE_REFUSED;
-        for (uint64_t i = 0; i < sectors && how == ORACLE_REFUSED; i++)
-            if (oracle_parse(sector + i, buf + i * ORACLE_SECTOR) == oracle_version(op))
-                how = ORACLE_DONE;
+        uint64_t seen = 0;
+        for (uint64_t i = 0; i < sectors; i++)
+            seen += oracle_parse(sector + i, buf + i * ORACLE_SECTOR) == version;
+        how = seen >= (version ? 1 : sectors) ? ORACLE_DONE : ORACLE_REFUSED;
     }
     free(buf);
     return how;
