@@ -53,6 +53,30 @@ static int refills(void *arg)
     return 0;
 }
 
+static void write_random(struct rig *r, uint64_t blocks)
+{
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    for (uint64_t i = 0; i < blocks; i++)
+        rig_write(r, vd_rng_below(rng, r->blocks), 1, 0);
+}
+
+/* What an earlier session wrote has no maps: it is looked through before there is no room. */
+static int learns_when_opened(void *arg)
+{
+    struct rig *r = arg;
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, 2 * BLOCKS);
+    rig_reopen(r, 0);
+    write_random(r, BLOCKS);
+    const struct vd_pool *p = r->mini.pool;
+    assert_true(p->refill.learned > 0);
+    assert_true(p->stats.refilled > p->stats.guest_blocks / 8 * 7);
+    rig_compare(r);
+    rig_check(r);
+    rig_done(r);
+    return 0;
+}
+
 /* Segments of data that hold something and cannot be emptied. */
 static unsigned stuck(const struct vd_pool *p)
 {
@@ -204,6 +228,12 @@ static void small_writes_go_into_dead_blocks_where_space_is_short(void **state)
     rig_run(refills);
 }
 
+static void an_opened_pool_learns_what_is_dead(void **state)
+{
+    (void)state;
+    rig_run(learns_when_opened);
+}
+
 static void what_was_refilled_is_found_after_crashes(void **state)
 {
     rig_run(moved_after_crashes);
@@ -234,6 +264,7 @@ int main(int argc, char **argv)
     vd_log_set_sink(log_line, NULL, VD_LOG_WARNING);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_writes_go_into_dead_blocks_where_space_is_short),
+        cmocka_unit_test(an_opened_pool_learns_what_is_dead),
         cmocka_unit_test(what_was_refilled_is_found_after_crashes),
         cmocka_unit_test(a_block_that_is_being_read_is_not_refilled),
         cmocka_unit_test(a_dead_block_that_cannot_be_written_costs_nothing),
