@@ -205,7 +205,7 @@ static int fake_open(struct vd_store *s, struct vd_target t, bool read_only, str
             return vd_fail(err, -ENOMEM, "no-memory", "not enough memory");
         vd_disk_init(&fd->disk, &fake_disk_ops);
         fd->volume = v;
-        fd->read_only = read_only;
+        fd->read_only = read_only || v->read_only;
         vd_list_push(&v->handles, &fd->link);
         v->opens++;
         *ret = &fd->disk;

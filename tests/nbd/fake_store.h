@@ -15,6 +15,7 @@ struct fake_volume {
     char name[VD_NAME_MAX + 1];
     char snapshot[VD_NAME_MAX + 1]; /* "" for a live volume */
     struct vd_disk *memory;
+    bool read_only; /* however it is opened */
     unsigned opens;
     struct vd_list handles;
     /* What reached it. */

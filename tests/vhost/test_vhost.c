@@ -138,12 +138,23 @@ static void wait_closed(void)
 
 /* ---- clients ---- */
 
-static int client_connect(void)
+/* -1 when there is no such socket. */
+static int client_connect_to(const char *volume)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    snprintf(un.sun_path, sizeof(un.sun_path), "%s/vol.sock", dir);
-    assert_true(fd >= 0 && connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0);
+    assert_true(fd >= 0);
+    snprintf(un.sun_path, sizeof(un.sun_path), "%s/%s.sock", dir, volume);
+    if (connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static int client_connect(void)
+{
+    int fd = client_connect_to("vol");
+    assert_true(fd >= 0);
     return fd;
 }
 
@@ -675,6 +686,128 @@ static void a_new_size_is_told(void **state)
     client_close(&other);
 }
 
+/* ---- memory that comes and goes ---- */
+
+static void region_tell(struct front *f, uint32_t request, size_t from, size_t to, int fd)
+{
+    struct vhost_mem_one one = {
+        .region = {FRONT_GUEST + from, to - from, (uintptr_t)f->mem + from, from}};
+    front_send(f, request, VHOST_FLAG_VERSION | VHOST_FLAG_NEED_REPLY, &one, sizeof(one), fd);
+}
+
+static void region_told(struct front *f)
+{
+    struct vhost_header h;
+    uint64_t failed = 1;
+    assert_int_equal(front_recv(f, &h, &failed, sizeof(failed), NULL), sizeof(failed));
+    assert_int_equal(failed, 0);
+}
+
+static void memory_is_added_and_taken_away(void **state)
+{
+    static struct front f;
+    size_t half = VD_MIB(2);
+    front_init(&f, client_connect(), 2 * half);
+    front_negotiate(&f, 0);
+    f.protocol |= UINT64_C(1) << VHOST_PROTOCOL_REPLY_ACK;
+    f.mem_len = half; /* the rest is memory that is plugged in later */
+    front_share(&f);
+    f.mem_len = 2 * half;
+    front_start(&f, 0, 64, 0, 0);
+    work_alloc(&f);
+    uint8_t *later = f.mem + half;
+    memset(work_data, 0x5a, 8192);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_OUT, 0, work_data, 8192), VIRTIO_BLK_S_OK);
+    region_tell(&f, VHOST_ADD_MEM_REG, half, 2 * half, f.mem_fd);
+    region_told(&f);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_IN, 0, later, 8192), VIRTIO_BLK_S_OK);
+    assert_memory_equal(later, work_data, 8192);
+    /* It is not gone before the last request that uses it has ended. */
+    memset(later, 0, 8192);
+    on_server(do_pause);
+    front_request(&f, &f.ring[0], 0, work_at, VIRTIO_BLK_T_IN, 0, later, 8192);
+    front_push(&f.ring[0], 0);
+    front_kick(&f, &f.ring[0]);
+    wait_waiting(1);
+    region_tell(&f, VHOST_REM_MEM_REG, half, 2 * half, -1);
+    struct pollfd p = {.fd = f.fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 50), 0);
+    on_server(do_resume);
+    region_told(&f);
+    assert_int_equal(wait_one(&f, NULL), 0);
+    assert_int_equal(work_at[16], VIRTIO_BLK_S_OK);
+    assert_memory_equal(later, work_data, 8192);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_IN, 0, work_data, 8192), VIRTIO_BLK_S_OK);
+    front_request(&f, &f.ring[0], 0, work_at, VIRTIO_BLK_T_IN, 0, later, 8192);
+    front_push(&f.ring[0], 0);
+    front_kick(&f, &f.ring[0]);
+    expect_dropped(&f);
+}
+
+/* ---- volumes that come and go ---- */
+
+static int refreshed;
+static void refresh_main(void *arg)
+{
+    refreshed = vd_vhost_refresh(server, NULL);
+    sem_post(&sem);
+}
+static void do_refresh(void)
+{
+    assert_int_equal(vd_fiber_spawn(loop, "refresh", refresh_main, NULL), 0);
+}
+static void refresh(void)
+{
+    on_server(do_refresh);
+    sem_wait(&sem);
+    assert_int_equal(refreshed, 0);
+}
+static void do_add(void)
+{
+    fake_volume_add(&fs, "other", VD_MIB(1))->read_only = true;
+}
+static void do_look_other(void)
+{
+    seen_opens = fs.volumes[1].opens;
+}
+static void do_remove(void)
+{
+    vd_disk_unref(fs.volumes[--fs.n_volumes].memory);
+}
+
+static void volumes_come_and_go_and_may_be_read_only(void **state)
+{
+    static struct front f;
+    assert_int_equal(client_connect_to("other"), -1);
+    on_server(do_add);
+    refresh();
+    front_init(&f, client_connect_to("other"), VD_MIB(4));
+    assert_true(f.fd >= 0);
+    front_negotiate(&f, 0);
+    assert_true(f.features >> VIRTIO_BLK_F_RO & 1);
+    assert_false(f.features >> VIRTIO_BLK_F_DISCARD & 1);
+    assert_false(f.features >> VIRTIO_BLK_F_WRITE_ZEROES & 1);
+    front_share(&f);
+    front_start(&f, 0, 64, 0, 0);
+    work_alloc(&f);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_IN, 0, work_data, 4096), VIRTIO_BLK_S_OK);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_OUT, 0, work_data, 4096), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_FLUSH, 0, NULL, 0), VIRTIO_BLK_S_OK);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_DISCARD, 0, work_data, 16), VIRTIO_BLK_S_UNSUPP);
+    front_done(&f);
+    do
+        on_server(do_look_other);
+    while (seen_opens > 0);
+    on_server(do_remove);
+    refresh();
+    assert_int_equal(client_connect_to("other"), -1);
+    /* Those that stay are not disturbed. */
+    client_open(&f, 0);
+    work_alloc(&f);
+    assert_int_equal(call(&f, VIRTIO_BLK_T_IN, 0, work_data, 4096), VIRTIO_BLK_S_OK);
+    client_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -690,6 +823,8 @@ int main(void)
         cmocka_unit_test(stopping_a_ring_drains_it),
         cmocka_unit_test(what_was_taken_is_done_again_and_nothing_else),
         cmocka_unit_test(pages_that_are_written_are_logged),
+        cmocka_unit_test(memory_is_added_and_taken_away),
+        cmocka_unit_test(volumes_come_and_go_and_may_be_read_only),
         cmocka_unit_test(a_new_size_is_told),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
