@@ -19,6 +19,7 @@
 #define LEARN_TURN_NS UINT64_C(100000000)
 #define LEARN_FIRST 512u /* segments */
 #define LEARN_EVERY 16u  /* blocks of guests; a quarter of what is dead in an ordinary segment */
+#define WORK_BYTES VD_MIB(64)
 #define MERGED_MIN 1024u /* blocks */
 
 /* What sparse metadata needs to become dense again comes first: it brings more than it takes. */
@@ -74,6 +75,8 @@ static uint64_t data_live(const struct vd_pool *p)
         unmerged += overlay_data_blocks(p->frozen);
     if (p->space.merged)
         unmerged = (uint64_t)((double)unmerged * (double)p->space.added / (double)p->space.merged);
+    else if (p->root.live_blocks > MERGED_MIN) /* just opened */
+        unmerged /= 2;
     return p->root.live_blocks + unmerged + reserve_meta_live(p);
 }
 
@@ -111,7 +114,9 @@ bool space_may_grow(const struct vd_pool *p)
  * gave back what was free; but there is an end to that. */
 static bool may_grow_at_need(const struct vd_pool *p)
 {
-    return space_garbage(p) <= 2 * garbage_bound(p);
+    uint64_t backed = ((uint64_t)p->segs.used + p->segs.free_backed) * p->seg_blocks;
+    return backed <=
+           data_live(p) + garbage_bound(p) + VD_MAX(WORK_BYTES / VD_BLOCK, data_live(p) / 16);
 }
 
 static bool room_to_grow(const struct vd_pool *p)
