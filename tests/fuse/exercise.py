@@ -37,8 +37,8 @@ class Wrong(Exception):
 
 
 class Exercise:
-    def __init__(self, path, seed, grow_to):
-        self.path, self.rng, self.grow_to = path, random.Random(seed), grow_to
+    def __init__(self, path, seed, grow_to, ways=("cached", "direct")):
+        self.path, self.rng, self.grow_to, self.ways = path, random.Random(seed), grow_to, ways
         self.log = []
         self.fds = {}
         self.map = None
@@ -193,7 +193,7 @@ class Exercise:
         name = self.rng.choice(["read", "read", "read", "write", "write", "write", "map_write",
                                 "map_read", "punch", "allocate", "grow", "seek", "copy", "sync",
                                 "reopen"])
-        how = self.rng.choice(["cached", "direct"])
+        how = self.rng.choice(self.ways)
         try:
             getattr(self, "do_" + name)(how)
         except (OSError, Wrong) as e:
@@ -208,8 +208,8 @@ class Exercise:
         self.same("the whole file", 0, self.read_all(), self.size)
 
 
-def exercise(checks, what, path, seed, steps, grow_to):
-    e = Exercise(path, seed, grow_to)
+def exercise(checks, what, path, seed, steps, grow_to, **options):
+    e = Exercise(path, seed, grow_to, **options)
     try:
         e.run(steps)
         checks.check(what, True)

@@ -4,17 +4,20 @@
 
 usage: filesystems.py FUSE-SERVER
 
-ext4, xfs and btrfs each: made on disk.raw through a loop device, files copied in, a snapshot in the
-middle of it, unmounted, checked; the snapshot's clone then mounts and holds what it should.
+ext4, xfs and btrfs each: made on disk.raw through a loop device, files copied in, random operations
+on one, fio on another, a snapshot in the middle of it, unmounted, checked; the snapshot's clone then
+mounts and holds what it should.
 What cannot be tried here is skipped, and said so.
 """
 import filecmp
 import os
+import random
 import shutil
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from exercise import exercise  # noqa: E402
 from mounted import MIB, Checks, Mounted, skip_unless_fuse  # noqa: E402
 
 KINDS = {
@@ -85,6 +88,26 @@ def same(files, at):
     return all(filecmp.cmp(f, os.path.join(at, f[1:]), shallow=False) for f in files)
 
 
+def verify_by_fio(path, cwd, *options):
+    run("fio", "--name=v", f"--filename={path}", "--rw=randwrite", "--iodepth=32",
+        "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--verify_state_save=0",
+        "--randrepeat=0", *options, cwd=cwd)
+
+
+def work_on(m, c, kind, at):
+    """Random operations against a model, and fio at depth 32, on files of the file system."""
+    path = os.path.join(at, "exercised")
+    with open(path, "wb") as f:
+        f.truncate(8 * MIB)
+    # Past the page cache file systems take whole sectors only, which is fio's part.
+    exercise(c, f"{kind}: a file is as the model says", path, random.randrange(1 << 32), 500, 12 * MIB,
+             ways=("cached",))
+    if shutil.which("fio"):
+        verify_by_fio(os.path.join(at, "fio"), m.tmp, "--direct=1", "--ioengine=libaio",
+                      "--bs=4k-64k", "--size=32m")
+        c.check(f"{kind}: fio verifies at depth 32", True)
+
+
 def filesystem(m, c, kind, options, files):
     make, fsck = KINDS[kind]
     disk, at = m.path(kind, "disk.raw"), os.path.join(m.tmp, "fs")
@@ -95,6 +118,7 @@ def filesystem(m, c, kind, options, files):
             copy(files[:half], at)
             run("sync", "-f", at)
             os.mkdir(m.path(kind, "snapshots/middle"))
+            work_on(m, c, kind, at)
             copy(files[half:], at)
             run("fstrim", at)
         with At(dev, at):
@@ -115,7 +139,7 @@ def filesystems(m, c):
     if os.geteuid() != 0 or subprocess.run(["losetup", "-f"], capture_output=True).returncode != 0:
         print("skipped: file systems (needs root and loop devices)")
         return
-    files = some_files(120 * MIB)
+    files = some_files(200 * MIB)
     known = open("/proc/filesystems").read().split()
     for i, kind in enumerate(KINDS):
         tools = [KINDS[kind][0][0], KINDS[kind][1][0]]
@@ -164,10 +188,7 @@ def fio(m, c):
             ("through the page cache, syncing", ["--ioengine=psync", "--bs=1k-128k", "--fsync=64"]),
             ("mapped", ["--ioengine=mmap", "--bs=4k"])):
         try:
-            run("fio", "--name=v", f"--filename={m.path('fio/disk.raw')}", "--rw=randwrite",
-                "--size=64m", "--iodepth=32", "--verify=crc32c", "--verify_fatal=1",
-                "--do_verify=1", "--verify_state_save=0", "--allow_file_create=0",
-                "--randrepeat=0", *options, cwd=m.tmp)
+            verify_by_fio(m.path("fio/disk.raw"), m.tmp, "--size=64m", "--allow_file_create=0", *options)
             c.check(f"fio verifies {what}", True)
         except RuntimeError as e:
             c.check(f"fio verifies {what}", False, f"{e}")
