@@ -493,7 +493,8 @@ static void cleaner(void *arg)
             continue;
         }
         if (!room_wanted(p)) {
-            if (!learn(p))
+            /* While it read, whoever kicks may have done so. */
+            if (!learn(p) && !room_wanted(p) && !p->closing && !pool_failed(p))
                 vd_wait(&p->clean.kick);
             continue;
         }
