@@ -139,7 +139,6 @@ static void pool_free(struct vd_pool *p)
     for (int i = 0; i < TREE_COUNT; i++)
         free(p->ckpt.touch[i].v);
     segs_free(p);
-    free(p->read_gap);
     vd_dev_close(p->dev);
     free(p);
 }
@@ -345,8 +344,7 @@ int pool_open(struct vd_dev *dev, unsigned flags, const struct pool_client_ops *
         p->chunk_shift = (unsigned)__builtin_ctz(p->chunk_size);
         p->seg_blocks = p->chunk_size / VD_BLOCK;
         p->active = overlay_new();
-        p->read_gap = vd_alloc_aligned((size_t)POOL_READ_GAP * VD_BLOCK);
-        r = p->active && p->read_gap ? meta_init(p) : -ENOMEM;
+        r = p->active ? meta_init(p) : -ENOMEM;
         if (r < 0)
             vd_fail(err, r, "no-memory", "out of memory");
     }

@@ -184,9 +184,6 @@ struct meta_stream {
     int failed;
 };
 
-/* Pieces with no more blocks than this between them are read together. */
-#define POOL_READ_GAP 4
-
 /* Batches of the cleaner's under way at once: while one looks or flushes, others read and write. */
 #define CLEANERS 4
 
@@ -208,7 +205,6 @@ struct vd_pool {
     const struct pool_client_ops *client;
     void *client_arg;
     bool rdonly;
-    uint8_t *read_gap; /* POOL_READ_GAP blocks that take what is read and not wanted */
     char failure[200];
 
     /* geometry */

@@ -507,8 +507,6 @@ int refill_checkpoint(struct vd_pool *p)
     struct vd_list partial, *l;
     if (!buf)
         return -ENOMEM;
-    /* Records under way may carry hint blocks whose other entries the root covers. */
-    log_settle(p);
     vd_list_init(&partial);
     vd_list_each_safe (it, &p->refill.ready) {
         struct refill *f = refill_of(it);
@@ -524,6 +522,10 @@ int refill_checkpoint(struct vd_pool *p)
     }
     p->refill.barren = false;
     p->refill.filled_before = p->stats.refilled;
+    /* Records under way may carry hint blocks whose other entries the root covers; where one fails,
+     * they are found. What is made ready from here on is of records that the root does not cover.
+     */
+    log_settle(p);
     while ((l = vd_list_pop(&p->refill.found))) {
         struct refill *f = refill_of(l);
         rid_learn(p, f->seg, buf);

@@ -5,8 +5,6 @@
  */
 #include "tests/pool/mini_client.h"
 
-#include <stdlib.h>
-
 static int mini_load(void *c)
 {
     return 0;
@@ -243,28 +241,4 @@ int mini_read(struct mini *m, uint64_t branch, uint64_t lba, void *buf)
     }
     struct pool_piece p = {.addr = run.addr, .blocks = 1, .csum = run.csum, .buf = buf};
     return pool_read(m->pool, &p, 1);
-}
-
-int mini_read_some(struct mini *m, uint64_t branch, const uint64_t *lba, int n, void *buf, int *ret)
-{
-    struct vd_run *run = calloc((size_t)n, sizeof(*run));
-    struct pool_piece *piece = calloc((size_t)n, sizeof(*piece));
-    int r = run && piece ? 0 : -ENOMEM;
-    for (int i = 0; i < n && r >= 0; i++) {
-        r = resolve(m, branch, lba[i], &run[i]);
-        if (r == 0)
-            r = -ENOENT;
-        if (r > 0)
-            piece[i] = (struct pool_piece){.addr = run[i].addr,
-                                           .blocks = 1,
-                                           .csum = run[i].csum,
-                                           .buf = (uint8_t *)buf + (size_t)i * VD_BLOCK};
-    }
-    if (r >= 0)
-        r = pool_read(m->pool, piece, n);
-    for (int i = 0; piece && i < n; i++)
-        ret[i] = piece[i].res;
-    free(piece);
-    free(run);
-    return r;
 }

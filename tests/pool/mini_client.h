@@ -21,8 +21,5 @@ int mini_write(struct mini *m, uint64_t branch, uint64_t lba, uint64_t blocks, c
 int mini_zero(struct mini *m, uint64_t branch, uint64_t lba, uint64_t blocks);
 /* One block. */
 int mini_read(struct mini *m, uint64_t branch, uint64_t lba, void *buf);
-/* Some, at once, all of them written; what became of each in ret[]. */
-int mini_read_some(struct mini *m, uint64_t branch, const uint64_t *lba, int n, void *buf,
-                   int *ret);
 
 #endif

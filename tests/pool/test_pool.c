@@ -79,59 +79,6 @@ static int flushed_after_each_write(void *arg)
     return 0;
 }
 
-/* Blocks of many records, as they lie on the device: all but every fifth, and every fortieth. */
-static void read_together(struct rig *r, int bad)
-{
-    uint64_t lba[60];
-    int res[60], n = 0;
-    uint8_t *want = vd_alloc_aligned(61 * VD_BLOCK), *buf = want + VD_BLOCK;
-    assert_non_null(want);
-    for (uint64_t i = 0; i < r->blocks && n < 60; i++)
-        if (i % 5 != 4 && i % 40 < 30)
-            lba[n++] = i;
-    int all = mini_read_some(&r->mini, 1, lba, n, buf, res);
-    assert_int_equal(all, bad < 0 ? 0 : -EBADMSG);
-    for (int i = 0; i < n; i++) {
-        assert_int_equal(res[i], (int)lba[i] == bad ? -EBADMSG : 0);
-        rig_fill(want, lba[i], r->version[lba[i]]);
-        if (res[i] == 0)
-            assert_memory_equal(buf + (size_t)i * VD_BLOCK, want, VD_BLOCK);
-    }
-    free(want);
-}
-
-/* What lies close together is one transfer; what is wrong with a part of it is wrong with no other.
- */
-static int close_pieces_are_read_together(void *arg)
-{
-    struct rig *r = arg;
-    rig_make(r, 100, 0);
-    for (uint64_t i = 0; i < r->blocks; i += 2)
-        rig_write(r, i, 2, i % 3 ? 0 : POOL_OP_FUA);
-    const uint64_t *reads = &r->mini.pool->dev->stats.reads, before = *reads;
-    read_together(r, -1);
-    assert_in_range(*reads - before, 1, 12);
-    for (uint64_t nth = 1; nth <= 3; nth++) {
-        vd_simdisk_fault(r->disk, VD_FAULT_READ_EIO, nth, false);
-        read_together(r, -1);
-        assert_true(vd_simdisk_fault_hit(r->disk));
-        vd_simdisk_clear_faults(r->disk);
-    }
-    uint8_t *buf = r->buf, *found = buf + VD_BLOCK;
-    rig_fill(buf, 7, r->version[7]);
-    uint64_t off = 0;
-    do {
-        vd_simdisk_peek(r->disk, off, found, VD_BLOCK);
-        off += VD_BLOCK;
-    } while (memcmp(buf, found, VD_BLOCK) != 0);
-    vd_simdisk_rot(r->disk, off - VD_BLOCK, 5);
-    read_together(r, 7);
-    vd_simdisk_rot(r->disk, off - VD_BLOCK, 5);
-    rig_compare(r);
-    rig_done(r);
-    return 0;
-}
-
 static int fixed_working_set_converges(void *arg)
 {
     struct rig *r = arg;
@@ -321,11 +268,6 @@ static void a_flush_after_each_write_becomes_a_forced_write(void **state)
     rig_run(flushed_after_each_write);
 }
 
-static void what_lies_close_together_is_read_together(void **state)
-{
-    rig_run(close_pieces_are_read_together);
-}
-
 static void rewriting_a_working_set_does_not_grow_the_file(void **state)
 {
     rig_run(fixed_working_set_converges);
@@ -368,7 +310,6 @@ int main(void)
         cmocka_unit_test(what_was_written_is_there_after_close_and_open),
         cmocka_unit_test(what_was_acknowledged_is_there_after_kill_and_crash),
         cmocka_unit_test(a_flush_after_each_write_becomes_a_forced_write),
-        cmocka_unit_test(what_lies_close_together_is_read_together),
         cmocka_unit_test(rewriting_a_working_set_does_not_grow_the_file),
         cmocka_unit_test(trimmed_space_is_given_back_without_being_asked),
         cmocka_unit_test(a_full_pool_goes_on_when_it_was_opened_again),
