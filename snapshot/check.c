@@ -350,6 +350,8 @@ static int check_all(struct check *k)
     if (r == 0)
         r = check_history(k);
     if (r == 0)
+        r = check_data_flush(k);
+    if (r == 0)
         r = check_usage(k);
     if (r == 0)
         check_live(k);
@@ -381,7 +383,7 @@ int vd_store_check(struct vd_store *st, bool data, vd_check_fn *fn, void *arg, c
     free(k->live);
     free(k->ru);
     free(k->cell);
-    free(k->buf);
+    check_data_done(k);
     free(k);
     if (r < 0)
         return vd_fail(err, r, r == -ECANCELED ? "cancelled" : "check-failed",

@@ -83,22 +83,61 @@ int check_marked(struct check *k, const struct vd_run *run)
 
 /* ---- stored bytes ---- */
 
-int check_data(struct check *k, const struct vd_run *run, bool in_tree)
+/* Runs are read many at a time: what was written one by one lies one by one. */
+#define BATCH_RUNS 128
+#define BATCH_BLOCKS 256
+#define BATCH_TRIES 3
+
+struct data_item {
+    uint64_t branch;
+    bool in_tree;
+    int first, pieces; /* of the batch's */
+    struct vd_run run;
+};
+struct data_batch {
+    uint8_t *buf; /* BATCH_BLOCKS blocks */
+    int items;
+    unsigned blocks;
+    struct data_item item[BATCH_RUNS];
+    struct pool_piece piece[BATCH_BLOCKS];
+};
+
+void check_data_done(struct check *k)
 {
+    if (k->batch)
+        free(k->batch->buf);
+    free(k->batch);
+}
+
+static struct data_batch *batch_of(struct check *k)
+{
+    if (k->batch)
+        return k->batch;
+    k->batch = calloc(1, sizeof(*k->batch));
+    if (k->batch)
+        k->batch->buf = vd_alloc_aligned((size_t)BATCH_BLOCKS * VD_BLOCK);
+    if (k->batch && k->batch->buf)
+        return k->batch;
+    check_data_done(k);
+    k->batch = NULL;
+    return NULL;
+}
+
+/* Where the item's blocks are now; returns the number of pieces. */
+static int item_resolve(struct check *k, struct data_item *d, struct pool_piece *piece,
+                        uint8_t *buf)
+{
+    const struct vd_run *run = &d->run;
+    const struct branch *b = catalog_branch(&k->s->cat, d->branch);
     /* The cleaner may have given away what nothing shows any more. */
-    bool head = in_tree && k->branch && run->died == VD_EPOCH_MAX;
-    uint32_t replaced = head ? view_replaced(k->s, k->branch, run) : 0;
-    struct pool_piece piece[VD_CELL_BLOCKS];
-    if (!k->buf)
-        k->buf = vd_alloc_aligned((size_t)VD_CELL_BLOCKS * VD_BLOCK);
-    if (!k->buf)
-        return -ENOMEM;
+    bool head = d->in_tree && b && run->died == VD_EPOCH_MAX;
+    uint32_t replaced = head ? view_replaced(k->s, b, run) : 0;
     int n = 0;
-    for (uint64_t i = 0; i < run->blocks && i < VD_CELL_BLOCKS; i++) {
+    for (uint64_t i = 0; i < run->blocks; i++) {
         struct vd_addr at = vd_addr_plus(run->addr, i);
         if (replaced >> (run->lba + i) % VD_CELL_BLOCKS & 1)
             continue;
-        if (in_tree) /* what an overlay says has not been moved */
+        if (d->in_tree) /* what an overlay says has not been moved */
             at = pool_moved(k->s->pool, at);
         struct pool_piece *p = n ? &piece[n - 1] : NULL;
         if (p && p->csum + p->blocks == &run->csum[i] &&
@@ -106,29 +145,77 @@ int check_data(struct check *k, const struct vd_run *run, bool in_tree)
             p->blocks++;
         else
             piece[n++] = (struct pool_piece){
-                .addr = at, .blocks = 1, .csum = &run->csum[i], .buf = k->buf + i * VD_BLOCK};
+                .addr = at, .blocks = 1, .csum = &run->csum[i], .buf = buf + i * VD_BLOCK};
     }
-    pool_read(k->s->pool, piece, n);
-    for (int i = 0; i < n; i++) {
-        if (piece[i].res == -EAGAIN) /* being written, and not where it was */
-            continue;
-        k->report->blocks_checked += piece[i].blocks;
-        if (piece[i].res == -ENOMEM)
-            return -ENOMEM;
-        if (piece[i].res < 0)
-            check_finding(k,
-                          "branch %" PRIu64 ", blocks %" PRIu64 " to %" PRIu64
-                          " (segment %u, sector %u): %s",
-                          k->branch_id, run->lba, vd_run_end(run) - 1, piece[i].addr.seg,
-                          piece[i].addr.sector,
-                          piece[i].res == -EBADMSG ? "bad checksum" : strerror(-piece[i].res));
+    return n;
+}
+
+/* What is under way when it is to be read may have got another place meanwhile. VD_YIELDS */
+static void batch_read(struct check *k, struct data_batch *b)
+{
+    int r = -EAGAIN;
+    for (int tries = 0; tries < BATCH_TRIES && r == -EAGAIN; tries++) {
+        int n = 0;
+        uint8_t *buf = b->buf;
+        for (int i = 0; i < b->items; i++) {
+            struct data_item *d = &b->item[i];
+            d->first = n;
+            d->pieces = item_resolve(k, d, &b->piece[n], buf);
+            n += d->pieces;
+            buf += d->run.blocks * VD_BLOCK;
+        }
+        r = n ? pool_read(k->s->pool, b->piece, n) : 0;
     }
-    return 0;
+}
+
+static int item_report(struct check *k, const struct data_item *d, const struct pool_piece *p)
+{
+    if (p->res == -EAGAIN) /* being written, again and again */
+        return 0;
+    k->report->blocks_checked += p->blocks;
+    if (p->res < 0 && p->res != -ENOMEM)
+        check_finding(
+            k, "branch %" PRIu64 ", blocks %" PRIu64 " to %" PRIu64 " (segment %u, sector %u): %s",
+            d->branch, d->run.lba, vd_run_end(&d->run) - 1, p->addr.seg, p->addr.sector,
+            p->res == -EBADMSG ? "bad checksum" : strerror(-p->res));
+    return p->res == -ENOMEM ? -ENOMEM : 0;
+}
+
+int check_data_flush(struct check *k)
+{
+    struct data_batch *b = k->batch;
+    int r = 0;
+    if (!b || !b->items)
+        return 0;
+    batch_read(k, b);
+    for (int i = 0; r == 0 && i < b->items; i++)
+        for (int n = 0; r == 0 && n < b->item[i].pieces; n++)
+            r = item_report(k, &b->item[i], &b->piece[b->item[i].first + n]);
+    b->items = 0;
+    b->blocks = 0;
+    return r;
+}
+
+int check_data(struct check *k, const struct vd_run *run, bool in_tree)
+{
+    struct data_batch *b = batch_of(k);
+    int r = 0;
+    if (!b)
+        return -ENOMEM;
+    assert(run->type == VD_RUN_DATA && run->blocks <= VD_CELL_BLOCKS);
+    if (b->items == BATCH_RUNS || b->blocks + run->blocks > BATCH_BLOCKS)
+        r = check_data_flush(k);
+    struct data_item *d = &b->item[b->items++];
+    d->branch = k->branch_id;
+    d->in_tree = in_tree;
+    vd_run_copy(&d->run, run);
+    b->blocks += (unsigned)run->blocks;
+    return r;
 }
 
 /* The DATA versions of an overlay at or after (branch, lba), a bounded number: then the position is
  * given up, for the overlay may grow while they are read. */
-#define BATCH 32
+#define OVERLAY_RUNS 32
 static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *lba,
                          struct vd_run *runs, uint64_t *owner, int *n)
 {
@@ -140,9 +227,9 @@ static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *l
     if (!pos)
         return -ENOMEM;
     while ((more = overlay_next(pos, &span))) {
-        if (*n && *n + (int)span.count > BATCH)
+        if (*n && *n + (int)span.count > OVERLAY_RUNS)
             break;
-        for (unsigned i = 0; i < span.count && *n < BATCH; i++) {
+        for (unsigned i = 0; i < span.count && *n < OVERLAY_RUNS; i++) {
             if (span.versions[i].type != VD_RUN_DATA)
                 continue;
             owner[*n] = span.branch;
@@ -157,8 +244,8 @@ static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *l
 
 static int check_overlay(struct check *k, const struct overlay *ov)
 {
-    uint64_t branch = 0, lba = 0, owner[BATCH];
-    struct vd_run *runs = malloc(BATCH * sizeof(*runs));
+    uint64_t branch = 0, lba = 0, owner[OVERLAY_RUNS];
+    struct vd_run *runs = malloc(OVERLAY_RUNS * sizeof(*runs));
     int n, r = runs ? 0 : -ENOMEM;
 
     while (r == 0 && (r = overlay_batch(ov, &branch, &lba, runs, owner, &n)) > 0) {
@@ -177,5 +264,5 @@ int check_overlays(struct check *k)
     int r = check_overlay(k, pool_active(k->s->pool));
     if (r == 0 && pool_frozen(k->s->pool))
         r = check_overlay(k, pool_frozen(k->s->pool));
-    return r;
+    return r == 0 ? check_data_flush(k) : r;
 }

@@ -29,7 +29,7 @@ struct check {
     struct cell_run *cell;
     size_t ncell, cell_room;
     uint64_t cell_branch;
-    uint8_t *buf; /* one cell */
+    struct data_batch *batch; /* check_data.c's */
 
     struct tree_cursor cursor;
     struct tree_entry entry;
@@ -39,8 +39,11 @@ void check_finding(struct check *k, const char *fmt, ...) VD_PRINTF(2, 3);
 int check_run(struct check *k, uint64_t branch, const struct vd_run *run);
 int check_marks_load(struct check *k);                       /* VD_YIELDS */
 int check_marked(struct check *k, const struct vd_run *run); /* k->branch is the run's */
-/* in_tree: the address is one that a tree names. VD_YIELDS */
+/* Looks at the run's blocks, now or when there are enough of them. in_tree: the address is one that
+ * a tree names. VD_YIELDS */
 int check_data(struct check *k, const struct vd_run *run, bool in_tree);
+int check_data_flush(struct check *k); /* those that were put off. VD_YIELDS */
+void check_data_done(struct check *k);
 int check_overlays(struct check *k);                         /* VD_YIELDS */
 
 #endif
