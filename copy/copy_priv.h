@@ -37,7 +37,9 @@ struct copy_run {
     struct vd_error *err;
     int rc; /* the first failure; everything stops after it */
     copy_step_fn *step;
-    unsigned buffers;      /* per fiber, contiguous */
+    uint8_t *memory;       /* the fibers' buffers, */
+    size_t each;           /* so many bytes for each, */
+    unsigned began;        /* and so many have theirs */
     struct vd_group group; /* the fibers */
     struct vd_fmutex plan; /* guards what follows across yields: one fiber plans at a time */
     uint64_t pos, end;     /* what is not yet given to a fiber; end grows with a stream */

@@ -91,14 +91,10 @@ static bool run_stopped(struct copy_run *r)
 static void run_fiber(void *arg)
 {
     struct copy_run *r = arg;
-    uint8_t *buf = vd_alloc_aligned((size_t)r->opt.buffer * r->buffers);
+    uint8_t *buf = r->memory + r->each * r->began++;
 
-    if (!buf)
-        copy_fail(r, -ENOMEM, "no-memory", "no memory for a copy buffer of %" PRIu32 " bytes",
-                  r->opt.buffer);
     while (!run_stopped(r) && r->step(r, buf) > 0)
         ;
-    free(buf);
     vd_group_done(&r->group);
 }
 
@@ -108,7 +104,12 @@ int copy_run_go(struct copy_run *r, copy_step_fn *step, unsigned buffers)
     int rc = 0;
 
     r->step = step;
-    r->buffers = buffers;
+    r->each = (size_t)r->opt.buffer * buffers;
+    r->began = 0;
+    r->memory = vd_alloc_large(r->each * r->opt.fibers);
+    if (!r->memory)
+        return copy_fail(r, -ENOMEM, "no-memory", "no memory for copy buffers of %zu bytes",
+                         r->each * r->opt.fibers);
     while (started < r->opt.fibers) {
         vd_group_add(&r->group);
         rc = vd_fiber_spawn(vd_loop_current(), "copy", run_fiber, r);
@@ -122,6 +123,7 @@ int copy_run_go(struct copy_run *r, copy_step_fn *step, unsigned buffers)
     if (started == 0)
         copy_fail(r, rc, "no-memory", "no memory for a copy fiber");
     vd_group_wait(&r->group);
+    free(r->memory);
     return r->rc;
 }
 

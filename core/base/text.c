@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static bool is_digit(char c)
 {
@@ -114,4 +115,14 @@ void *vd_alloc_aligned(size_t len)
     if (rounded < len)
         return NULL;
     return aligned_alloc(VD_BLOCK, rounded);
+}
+
+void *vd_alloc_large(size_t len)
+{
+    const size_t huge = VD_MIB(2);
+    size_t rounded = VD_ROUND_UP(VD_MAX(len, (size_t)1), huge);
+    void *p = rounded < len ? NULL : aligned_alloc(huge, rounded);
+    if (p)
+        (void)madvise(p, rounded, MADV_HUGEPAGE); /* where the host has none, it goes without */
+    return p;
 }

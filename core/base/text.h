@@ -15,5 +15,8 @@ bool vd_name_valid(const char *name);
 
 /* Zeroed-or-not memory aligned to VD_BLOCK for O_DIRECT; NULL when there is none. Free with free(). */
 void *vd_alloc_aligned(size_t len);
+/* The same for megabytes of it, in huge pages where the host has them: a transfer from there is few
+ * pieces of memory to a device, and so stays one transfer. */
+void *vd_alloc_large(size_t len);
 
 #endif
