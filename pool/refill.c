@@ -522,9 +522,8 @@ int refill_checkpoint(struct vd_pool *p)
     }
     p->refill.barren = false;
     p->refill.filled_before = p->stats.refilled;
-    /* Records under way may carry hint blocks whose other entries the root covers; where one fails,
-     * they are found. What is made ready from here on is of records that the root does not cover.
-     */
+    /* Records under way may carry hint blocks whose other entries the root covers: where one fails,
+     * they are found. What is made ready from here on, the root covers nothing of. */
     log_settle(p);
     while ((l = vd_list_pop(&p->refill.found))) {
         struct refill *f = refill_of(l);

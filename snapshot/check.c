@@ -184,7 +184,7 @@ int check_run(struct check *k, uint64_t branch, const struct vd_run *run)
     r = usage_count(k, run);
     if (r == 0)
         r = live_count(k, run);
-    return r == 0 && k->data ? check_data(k, run, true) : r;
+    return r == 0 && k->data ? check_data(k, run) : r;
 }
 
 static int check_head(struct check *k)

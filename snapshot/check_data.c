@@ -84,22 +84,19 @@ int check_marked(struct check *k, const struct vd_run *run)
 /* ---- stored bytes ---- */
 
 /* Runs are read many at a time: what was written one by one lies one by one. */
-#define BATCH_RUNS 128
-#define BATCH_BLOCKS 256
-#define BATCH_TRIES 3
+#define BATCH_RUNS 32
 
 struct data_item {
     uint64_t branch;
-    bool in_tree;
     int first, pieces; /* of the batch's */
     struct vd_run run;
 };
 struct data_batch {
-    uint8_t *buf; /* BATCH_BLOCKS blocks */
+    uint8_t *buf;  /* a cell for each run */
+    bool in_trees; /* the runs' addresses are those that trees name */
     int items;
-    unsigned blocks;
     struct data_item item[BATCH_RUNS];
-    struct pool_piece piece[BATCH_BLOCKS];
+    struct pool_piece piece[BATCH_RUNS * VD_CELL_BLOCKS];
 };
 
 void check_data_done(struct check *k)
@@ -115,7 +112,7 @@ static struct data_batch *batch_of(struct check *k)
         return k->batch;
     k->batch = calloc(1, sizeof(*k->batch));
     if (k->batch)
-        k->batch->buf = vd_alloc_aligned((size_t)BATCH_BLOCKS * VD_BLOCK);
+        k->batch->buf = vd_alloc_aligned((size_t)BATCH_RUNS * VD_CELL_BLOCKS * VD_BLOCK);
     if (k->batch && k->batch->buf)
         return k->batch;
     check_data_done(k);
@@ -124,20 +121,20 @@ static struct data_batch *batch_of(struct check *k)
 }
 
 /* Where the item's blocks are now; returns the number of pieces. */
-static int item_resolve(struct check *k, struct data_item *d, struct pool_piece *piece,
+static int item_resolve(struct check *k, const struct data_item *d, struct pool_piece *piece,
                         uint8_t *buf)
 {
     const struct vd_run *run = &d->run;
     const struct branch *b = catalog_branch(&k->s->cat, d->branch);
     /* The cleaner may have given away what nothing shows any more. */
-    bool head = d->in_tree && b && run->died == VD_EPOCH_MAX;
+    bool head = k->batch->in_trees && b && run->died == VD_EPOCH_MAX;
     uint32_t replaced = head ? view_replaced(k->s, b, run) : 0;
     int n = 0;
     for (uint64_t i = 0; i < run->blocks; i++) {
         struct vd_addr at = vd_addr_plus(run->addr, i);
         if (replaced >> (run->lba + i) % VD_CELL_BLOCKS & 1)
             continue;
-        if (d->in_tree) /* what an overlay says has not been moved */
+        if (k->batch->in_trees) /* what an overlay says has not been moved */
             at = pool_moved(k->s->pool, at);
         struct pool_piece *p = n ? &piece[n - 1] : NULL;
         if (p && p->csum + p->blocks == &run->csum[i] &&
@@ -150,28 +147,21 @@ static int item_resolve(struct check *k, struct data_item *d, struct pool_piece 
     return n;
 }
 
-/* What is under way when it is to be read may have got another place meanwhile. VD_YIELDS */
-static void batch_read(struct check *k, struct data_batch *b)
+/* -EAGAIN: what was under way has got another place. VD_YIELDS */
+static int batch_read(struct check *k, struct data_batch *b)
 {
-    int r = -EAGAIN;
-    for (int tries = 0; tries < BATCH_TRIES && r == -EAGAIN; tries++) {
-        int n = 0;
-        uint8_t *buf = b->buf;
-        for (int i = 0; i < b->items; i++) {
-            struct data_item *d = &b->item[i];
-            d->first = n;
-            d->pieces = item_resolve(k, d, &b->piece[n], buf);
-            n += d->pieces;
-            buf += d->run.blocks * VD_BLOCK;
-        }
-        r = n ? pool_read(k->s->pool, b->piece, n) : 0;
+    int n = 0;
+    for (int i = 0; i < b->items; i++) {
+        struct data_item *d = &b->item[i];
+        d->first = n;
+        d->pieces = item_resolve(k, d, &b->piece[n], b->buf + i * VD_CELL_BLOCKS * VD_BLOCK);
+        n += d->pieces;
     }
+    return n ? pool_read(k->s->pool, b->piece, n) : 0;
 }
 
 static int item_report(struct check *k, const struct data_item *d, const struct pool_piece *p)
 {
-    if (p->res == -EAGAIN) /* being written, again and again */
-        return 0;
     k->report->blocks_checked += p->blocks;
     if (p->res < 0 && p->res != -ENOMEM)
         check_finding(
@@ -187,35 +177,39 @@ int check_data_flush(struct check *k)
     int r = 0;
     if (!b || !b->items)
         return 0;
-    batch_read(k, b);
+    do
+        r = batch_read(k, b);
+    while (r == -EAGAIN && b->in_trees);
+    r = r == -EAGAIN ? r : 0; /* each piece says for itself what was wrong with it */
     for (int i = 0; r == 0 && i < b->items; i++)
         for (int n = 0; r == 0 && n < b->item[i].pieces; n++)
             r = item_report(k, &b->item[i], &b->piece[b->item[i].first + n]);
     b->items = 0;
-    b->blocks = 0;
     return r;
 }
 
-int check_data(struct check *k, const struct vd_run *run, bool in_tree)
+/* For the next flush, which has room for it. */
+static int batch_add(struct check *k, const struct vd_run *run, bool in_trees)
 {
     struct data_batch *b = batch_of(k);
-    int r = 0;
     if (!b)
         return -ENOMEM;
     assert(run->type == VD_RUN_DATA && run->blocks <= VD_CELL_BLOCKS);
-    if (b->items == BATCH_RUNS || b->blocks + run->blocks > BATCH_BLOCKS)
-        r = check_data_flush(k);
     struct data_item *d = &b->item[b->items++];
+    b->in_trees = in_trees;
     d->branch = k->branch_id;
-    d->in_tree = in_tree;
     vd_run_copy(&d->run, run);
-    b->blocks += (unsigned)run->blocks;
-    return r;
+    return 0;
+}
+
+int check_data(struct check *k, const struct vd_run *run)
+{
+    int r = batch_add(k, run, true);
+    return r == 0 && k->batch->items == BATCH_RUNS ? check_data_flush(k) : r;
 }
 
 /* The DATA versions of an overlay at or after (branch, lba), a bounded number: then the position is
  * given up, for the overlay may grow while they are read. */
-#define OVERLAY_RUNS 32
 static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *lba,
                          struct vd_run *runs, uint64_t *owner, int *n)
 {
@@ -227,9 +221,9 @@ static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *l
     if (!pos)
         return -ENOMEM;
     while ((more = overlay_next(pos, &span))) {
-        if (*n && *n + (int)span.count > OVERLAY_RUNS)
+        if (*n && *n + (int)span.count > BATCH_RUNS)
             break;
-        for (unsigned i = 0; i < span.count && *n < OVERLAY_RUNS; i++) {
+        for (unsigned i = 0; i < span.count && *n < BATCH_RUNS; i++) {
             if (span.versions[i].type != VD_RUN_DATA)
                 continue;
             owner[*n] = span.branch;
@@ -244,15 +238,26 @@ static int overlay_batch(const struct overlay *ov, uint64_t *branch, uint64_t *l
 
 static int check_overlay(struct check *k, const struct overlay *ov)
 {
-    uint64_t branch = 0, lba = 0, owner[OVERLAY_RUNS];
-    struct vd_run *runs = malloc(OVERLAY_RUNS * sizeof(*runs));
+    uint64_t branch = 0, lba = 0, owner[BATCH_RUNS];
+    struct vd_run *runs = malloc(BATCH_RUNS * sizeof(*runs));
     int n, r = runs ? 0 : -ENOMEM;
 
-    while (r == 0 && (r = overlay_batch(ov, &branch, &lba, runs, owner, &n)) > 0) {
+    while (r == 0) {
+        uint64_t from_branch = branch, from = lba;
+        r = overlay_batch(ov, &branch, &lba, runs, owner, &n);
+        if (r <= 0)
+            break;
         r = 0;
         for (int i = 0; r == 0 && i < n; i++) {
             k->branch_id = owner[i];
-            r = check_data(k, &runs[i], false);
+            r = batch_add(k, &runs[i], false);
+        }
+        if (r == 0)
+            r = check_data_flush(k);
+        if (r == -EAGAIN) { /* the overlay knows where it is now */
+            branch = from_branch;
+            lba = from;
+            r = 0;
         }
     }
     free(runs);
@@ -264,5 +269,5 @@ int check_overlays(struct check *k)
     int r = check_overlay(k, pool_active(k->s->pool));
     if (r == 0 && pool_frozen(k->s->pool))
         r = check_overlay(k, pool_frozen(k->s->pool));
-    return r == 0 ? check_data_flush(k) : r;
+    return r;
 }

@@ -39,9 +39,8 @@ void check_finding(struct check *k, const char *fmt, ...) VD_PRINTF(2, 3);
 int check_run(struct check *k, uint64_t branch, const struct vd_run *run);
 int check_marks_load(struct check *k);                       /* VD_YIELDS */
 int check_marked(struct check *k, const struct vd_run *run); /* k->branch is the run's */
-/* Looks at the run's blocks, now or when there are enough of them. in_tree: the address is one that
- * a tree names. VD_YIELDS */
-int check_data(struct check *k, const struct vd_run *run, bool in_tree);
+/* Looks at the blocks of a tree's run, now or when there are enough of them. VD_YIELDS */
+int check_data(struct check *k, const struct vd_run *run);
 int check_data_flush(struct check *k); /* those that were put off. VD_YIELDS */
 void check_data_done(struct check *k);
 int check_overlays(struct check *k);                         /* VD_YIELDS */

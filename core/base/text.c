@@ -109,20 +109,21 @@ bool vd_name_valid(const char *name)
     return n > 0;
 }
 
+static void *alloc_units(size_t len, size_t unit)
+{
+    size_t rounded = VD_ROUND_UP(VD_MAX(len, (size_t)1), unit);
+    return rounded < len ? NULL : aligned_alloc(unit, rounded);
+}
+
 void *vd_alloc_aligned(size_t len)
 {
-    size_t rounded = VD_ROUND_UP(VD_MAX(len, (size_t)1), (size_t)VD_BLOCK);
-    if (rounded < len)
-        return NULL;
-    return aligned_alloc(VD_BLOCK, rounded);
+    return alloc_units(len, VD_BLOCK);
 }
 
 void *vd_alloc_large(size_t len)
 {
-    const size_t huge = VD_MIB(2);
-    size_t rounded = VD_ROUND_UP(VD_MAX(len, (size_t)1), huge);
-    void *p = rounded < len ? NULL : aligned_alloc(huge, rounded);
+    void *p = alloc_units(len, VD_MIB(2));
     if (p)
-        (void)madvise(p, rounded, MADV_HUGEPAGE); /* where the host has none, it goes without */
+        (void)madvise(p, len, MADV_HUGEPAGE); /* where the host has none, it goes without */
     return p;
 }
