@@ -54,6 +54,7 @@ static void note_log_position(struct vd_pool *p)
     p->ckpt.csum = l->applied_csum;
     p->ckpt.epoch = p->epoch;
     p->ckpt.window = l->window_bytes;
+    p->ckpt.spent = l->spent;
 }
 
 static int freeze(struct vd_pool *p)
@@ -238,6 +239,7 @@ static void publish(struct vd_pool *p, const struct vd_root *root, const struct 
         publish_segment(p, i, root->seq);
     refill_merge_ends(p, true);
     p->log.window_bytes -= VD_MIN(p->ckpt.window, p->log.window_bytes);
+    p->ckpt.spent_at_root = p->ckpt.spent;
     pool_fit_cache(p);
     p->client->publish(p->client_arg);
     for (uint32_t i = 0; i < count; i++)

@@ -28,6 +28,7 @@
 /* Live share beyond which emptying a segment does not pay. */
 #define FULLEST 0.85
 #define FULLEST_URGENT 0.98
+#define SPARSE 0.6
 
 struct move {
     uint64_t branch;
@@ -155,7 +156,7 @@ struct candidate {
 static unsigned candidates_find(const struct vd_pool *p, bool urgent, const struct budget *b,
                                 struct candidate *best, unsigned most)
 {
-    double fullest = urgent ? FULLEST_URGENT : FULLEST;
+    double fullest = urgent ? FULLEST_URGENT : space_cleans_sparse(p) ? SPARSE : FULLEST;
     unsigned n = 0;
     for (uint32_t i = 1; i < p->segs.count; i++) {
         const struct pool_seg *s = &p->segs.v[i];
@@ -724,10 +725,13 @@ int cleaner_batch(struct vd_pool *p, bool urgent)
 
 #define LEARN_PART 16 /* of a segment must be dead, or knowing where is not worth much */
 
-/* Of what an earlier session wrote there is no map. */
+/* Of what an earlier session wrote there is no map. Where writes are forced, headers take half of
+ * what is sparse: it is better emptied. */
 static bool learnable(const struct vd_pool *p, uint32_t seg)
 {
     const struct pool_seg *s = &p->segs.v[seg];
+    if (log_flush_expected(&p->log) && s->live <= SPARSE * p->seg_blocks)
+        return false;
     return !s->map && victim_possible(p, s, 1.0 - 1.0 / LEARN_PART) && s->last_seq &&
            s->pins == 0 && seg != p->root.log_seg.seg;
 }

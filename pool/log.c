@@ -65,7 +65,8 @@ static void rec_spare(struct vd_pool *p, struct log_rec *rec)
 
 static int rec_apply(struct vd_pool *p, struct log_rec *rec, const uint8_t *relocations)
 {
-    int r = log_apply(p, &rec->rec, rec->header, relocations);
+    struct log_homes homes = {rec->fill_at, rec->homed ? rec->fills : 0};
+    int r = log_apply(p, &rec->rec, rec->header, relocations, &homes);
     if (r < 0)
         pool_fail(p, "record %" PRIu64 " cannot be applied: %s", rec->seq, strerror(-r));
     p->log.applied_csum = rec->rec.csum;
@@ -173,8 +174,8 @@ static void log_complete(struct vd_pool *p)
 }
 
 /* Header and payload, all blocks that fill dead places elsewhere, and hint blocks that became
- * complete with them, at once: the record is there when all of them are. `flags` of struct vd_io.
- */
+ * complete with them, at once: the record is there when all of them are. `flags` of struct vd_io;
+ * what the payload has a copy of need not be forced with it. */
 static int rec_ios(struct vd_pool *p, struct log_rec *rec, unsigned flags)
 {
     struct vd_io *io = rec->io;
@@ -196,7 +197,10 @@ static int rec_ios(struct vd_pool *p, struct log_rec *rec, unsigned flags)
     vd_list_each (it, &rec->full)
         io[n++] = refill_io(p, refill_of(it), &rec->hint[hints++]);
     for (int i = 0; i < n; i++)
-        io[i].flags = flags;
+        io[i].flags = i && rec->homed ? 0 : flags;
+#ifdef VD_PLANT_COPY_NOT_FORCED
+    io[0].flags = rec->homed ? 0 : flags;
+#endif
     return n;
 }
 
@@ -468,6 +472,8 @@ static void log_writer(void *arg)
             continue;
         }
         rec->dsync = rec_is_forced(l, rec);
+        if (rec->dsync)
+            log_take_homes(p, rec);
 #ifdef VD_PLANT_ACKNOWLEDGED_EARLY
         ops_finish(&rec->ops, rec->seq, 0);
 #endif
@@ -481,6 +487,13 @@ static void log_writer(void *arg)
 void log_wake_writers(struct vd_pool *p)
 {
     vd_wake_one(&p->log.work);
+}
+
+static void log_flush_asked(struct pool_log *l)
+{
+    if (l->applied_seq != l->flushed_at)
+        l->flush_habit = l->applied_seq == l->flushed_at + 1 ? l->flush_habit + 1 : 0;
+    l->flushed_at = l->applied_seq;
 }
 
 int pool_commit(struct vd_pool *p, struct pool_op *op)
@@ -502,6 +515,7 @@ int pool_commit(struct vd_pool *p, struct pool_op *op)
     while (!op->done)
         vd_fiber_suspend();
     if (op->res == 0 && op->flags & POOL_OP_FUA) {
+        log_flush_asked(&p->log);
 #ifndef VD_PLANT_FUA_IGNORED
         op->res = log_flush_to(p, op->seq);
 #endif
@@ -574,11 +588,8 @@ int pool_flush(struct vd_pool *p)
         return 0;
     if (pool_failed(p))
         return -EIO;
-    struct pool_log *l = &p->log;
-    if (l->applied_seq != l->flushed_at)
-        l->flush_habit = l->applied_seq == l->flushed_at + 1 ? l->flush_habit + 1 : 0;
-    l->flushed_at = l->applied_seq;
-    return log_flush_to(p, l->applied_seq);
+    log_flush_asked(&p->log);
+    return log_flush_to(p, p->log.applied_seq);
 }
 
 /* Called now and then: keeps the horizon close behind, and seals an idle log, so that its end can

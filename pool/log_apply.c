@@ -42,8 +42,28 @@ static int apply_relocations(struct vd_pool *p, uint64_t seq, uint32_t count, co
     return r;
 }
 
+/* Blocks of the payload, of which the first few have other places that will stay. */
+static int apply_write(struct vd_pool *p, const struct vd_record *rec, const struct vd_entry *e,
+                       const struct log_homes *homes)
+{
+    struct vd_addr at = entry_addr(rec, e);
+    int r = 0;
+    if (!homes || homes->count <= e->payload)
+        return apply_map(p, e, at);
+    for (uint64_t i = 0; r == 0 && i < e->blocks; i++) {
+        struct vd_entry one = {.type = VD_ENTRY_WRITE,
+                               .branch = e->branch,
+                               .lba = e->lba + i,
+                               .blocks = 1,
+                               .csum = {e->csum[i]}};
+        bool home = e->payload + i < homes->count;
+        r = apply_map(p, &one, home ? homes->at[e->payload + i] : vd_addr_plus(at, i));
+    }
+    return r;
+}
+
 int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
-              const uint8_t *relocations)
+              const uint8_t *relocations, const struct log_homes *homes)
 {
     struct entry_walk w = entries_of(rec, header);
     struct vd_entry e;
@@ -51,7 +71,7 @@ int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *hea
     while ((r = entry_next(&w, &e)) > 0) {
         switch (e.type) {
         case VD_ENTRY_WRITE:
-            r = apply_map(p, &e, entry_addr(rec, &e));
+            r = apply_write(p, rec, &e, homes);
             break;
         case VD_ENTRY_BULK:
             p->segs.v[e.addr.seg].last_seq = VD_MAX(p->segs.v[e.addr.seg].last_seq, rec->seq);

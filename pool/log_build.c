@@ -35,7 +35,7 @@ static struct log_rec *rec_new(struct vd_pool *p)
     }
     rec->payload_blocks = rec->bounced = 0;
     rec->fills = rec->hints = 0;
-    rec->commit = rec->done = rec->dsync = false;
+    rec->commit = rec->done = rec->dsync = rec->homed = false;
     rec->handed = rec->moved = false;
     rec->plain = true;
     rec->res = 0;
@@ -290,6 +290,55 @@ static bool build_op(struct build *b, struct pool_op *op)
     return true;
 }
 
+/* Memory of block `i` of the payload. */
+static uint8_t *payload_block(const struct log_rec *rec, uint32_t i)
+{
+    size_t skip = (size_t)i * VD_BLOCK;
+    int v = 1;
+    while (skip >= rec->iov[v].iov_len)
+        skip -= rec->iov[v++].iov_len;
+    return (uint8_t *)rec->iov[v].iov_base + skip;
+}
+
+/* A dead place for the next block of the payload. False: there is none after all. */
+static bool take_home(struct vd_pool *p, struct log_rec *rec, const struct vd_entry *e, uint64_t i)
+{
+    struct vd_entry home = {.type = VD_ENTRY_BULK,
+                            .branch = e->branch,
+                            .lba = e->lba + i,
+                            .blocks = 1,
+                            .csum = {e->csum[i]}};
+    uint8_t entry[sizeof(struct od_entry_bulk) + sizeof(uint64_t)];
+    struct refill *from;
+    if (!refill_slot(p, &home.addr, &from))
+        return false;
+    home.hints = refill_hints(from);
+    size_t len = entry_encode(&home, entry);
+    rec->hints += refill_filled(p, from, rec->seq, entry, len, &rec->full);
+    rec->fill[rec->fills] = (struct iovec){payload_block(rec, rec->fills), VD_BLOCK};
+    rec->fill_at[rec->fills++] = home.addr;
+    return true;
+}
+
+void log_take_homes(struct vd_pool *p, struct log_rec *rec)
+{
+    uint32_t n = rec->payload_blocks;
+    if (n == 0 || n > LOG_HINTS || rec->fills || rec->relocations || !rec->commit ||
+        !space_wants_homes(p) || !refill_promise(p, n))
+        return;
+    p->refill.promised -= n;
+    struct entry_walk w = entries_of(&rec->rec, rec->header);
+    struct vd_entry e;
+    bool more = true;
+    while (more && entry_next(&w, &e) > 0)
+        for (uint64_t i = 0; e.type == VD_ENTRY_WRITE && i < e.blocks && more; i++)
+            more = take_home(p, rec, &e, i);
+    rec->homed = rec->fills > 0;
+    p->log.spent += rec->fills;
+    p->stats.refilled += rec->fills;
+    p->stats.homed += rec->fills;
+}
+
 void log_fills_inline(struct vd_pool *p, struct log_rec *rec)
 {
     uint8_t *entries = p->log.scratch; /* as they were */
@@ -298,6 +347,8 @@ void log_fills_inline(struct vd_pool *p, struct log_rec *rec)
     size_t len = 0;
     if (rec->fills == 0)
         return;
+    for (unsigned i = 0; rec->homed && i < rec->fills; i++)
+        map_drop(p, rec->fill_at[i].seg);
     memcpy(entries, rec->header + OD_RECORD_ENTRIES, rec->rec.entries_len);
     for (unsigned i = 0; entry_next(&w, &e) > 0;) {
         if (e.type == VD_ENTRY_BULK) {
@@ -310,6 +361,7 @@ void log_fills_inline(struct vd_pool *p, struct log_rec *rec)
     }
     rec->rec.entries_len = (unsigned)len;
     rec->fills = rec->hints = 0;
+    rec->homed = false;
     vd_list_push_all(&p->refill.found, &rec->full); /* for the next checkpoint */
 }
 
@@ -377,6 +429,7 @@ void log_seal_record(struct vd_pool *p, struct log_rec *rec)
     l->unflushed_bytes += bytes;
     p->stats.written[VD_STREAM_LOG] += bytes / VD_BLOCK;
     map_header(p, rec->at, rec->payload_blocks);
+    l->spent++;
     p->stats.records++;
 }
 

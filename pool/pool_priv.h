@@ -87,11 +87,18 @@ struct log_rec {
     struct vd_addr fill_at[LOG_FILLS];
     struct iovec fill[LOG_FILLS];
     unsigned fills, hints;
+    bool homed; /* those blocks are in the payload as well: copies that no root needs */
     struct vd_list full;
     struct vd_io io[1 + LOG_FILLS + LOG_HINTS];
     struct vd_io_batch batch;
     struct iovec hint[LOG_HINTS];
     struct vd_list ops; /* pool_op that end in this record */
+};
+
+/* Where the first blocks of a record's payload have copies that will stay. */
+struct log_homes {
+    const struct vd_addr *at;
+    unsigned count;
 };
 
 /* Records that replay took over from above the horizon. */
@@ -158,6 +165,7 @@ struct pool_log {
     uint64_t rolled_ns;    /* when `cur` was begun */
     uint64_t fill_ns;      /* how long the segment before it took */
     uint64_t window_bytes; /* since the root's log position */
+    uint64_t spent;        /* blocks of the log, ever, that are dead as soon as a root covers them */
 };
 
 /* As many flushes in a row each had one record to make durable: so will the next. */
@@ -235,7 +243,8 @@ struct vd_pool {
         uint64_t nodes_beside; /* it may write for these lists, and for background work */
         uint64_t zeroed;       /* in the frozen overlay, as space.zeroed is in the active one */
         /* of the frozen overlay */
-        uint64_t seq, csum, epoch, window;
+        uint64_t seq, csum, epoch, window, spent;
+        uint64_t spent_at_root; /* of the log, when what the newest root covers was frozen */
         struct vd_segref log_seg;
         uint32_t log_sector;
         struct vd_logref log_next[OD_LOG_NEXT];
@@ -301,7 +310,7 @@ struct vd_pool {
     struct vd_waitq fiber_ended;
 
     struct {
-        uint64_t guest_blocks, cleaned, refilled, checkpoints, records;
+        uint64_t guest_blocks, cleaned, refilled, homed, checkpoints, records;
         uint64_t written[VD_STREAM_FIXED + 1]; /* blocks, by stream */
     } stats;
 };
@@ -393,6 +402,9 @@ struct log_rec *log_build(struct vd_pool *p, bool seal);
 void log_seal_record(struct vd_pool *p, struct log_rec *rec);
 /* Takes what goes to dead places elsewhere into the payload: those cannot be written. */
 void log_fills_inline(struct vd_pool *p, struct log_rec *rec);
+/* Of a record that was built and is not written yet, and will be forced: dead places for copies of
+ * its payload, if space is short. */
+void log_take_homes(struct vd_pool *p, struct log_rec *rec);
 void log_rec_free(struct log_rec *rec);
 void log_roll(struct vd_pool *p); /* moves on to the reserved successor */
 /* Does the last complete record name it? Replay goes nowhere else. */
@@ -417,7 +429,7 @@ int log_seal(struct vd_pool *p);
 /* Applies the entries of a header to overlay and client: live and at replay alike. `relocations`:
  * a good copy of what its RELOCATE entry, if any, has in the payload. */
 int log_apply(struct vd_pool *p, const struct vd_record *rec, const uint8_t *header,
-              const uint8_t *relocations);
+              const uint8_t *relocations, const struct log_homes *homes);
 /* Reserves successors until all are there. VD_YIELDS */
 int log_reserve(struct vd_pool *p);
 /* Gets the segment after those ready, if there is space to spare. VD_YIELDS */
@@ -541,5 +553,9 @@ uint64_t space_garbage(const struct vd_pool *p);
 /* The frozen overlay has been merged into what `root` names; called before that is p->root. */
 void space_merged(struct vd_pool *p, const struct vd_root *root);
 bool space_may_grow(const struct vd_pool *p);
+/* Is room worth no more than to empty sparse segments? */
+bool space_cleans_sparse(const struct vd_pool *p);
+/* Is what a forced write would leave in the log worth a second place? */
+bool space_wants_homes(const struct vd_pool *p);
 
 #endif

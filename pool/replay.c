@@ -228,7 +228,7 @@ static int record_apply(struct replay *r, const struct vd_record *rec, const uin
     if (res == 0)
         res = record_claims(p, rec, header, relocations);
     if (res == 0)
-        res = log_apply(p, rec, header, relocations);
+        res = log_apply(p, rec, header, relocations, NULL);
     p->log.applied_seq = rec->seq;
     p->log.applied_csum = rec->csum;
     p->log.window_bytes += (1 + (uint64_t)rec->payload_blocks) * VD_BLOCK;

@@ -182,6 +182,41 @@ static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
     return spare < 0 ? spare : spare + log_room(p) - (int64_t)p->space.admitted;
 }
 
+/* Blocks of the log that the next roots free, without anything being moved. */
+static int64_t comes_free(const struct vd_pool *p)
+{
+    return log_flush_expected(&p->log) ? (int64_t)(p->log.spent - p->ckpt.spent_at_root) : 0;
+}
+
+/* Where each write is forced, it goes to the log as a whole, and to a dead place as well. Then
+ * roots are all it takes to go on, and how much room there is says how often. Room costs little as
+ * long as there are sparse segments, as such writes leave them that had no second place. */
+#define FORCED_ROOM_BYTES VD_MIB(256)
+static int64_t forced_room(const struct vd_pool *p)
+{
+    return (int64_t)VD_MIN((uint64_t)p->segs.used * p->seg_blocks / 16,
+                           FORCED_ROOM_BYTES / VD_BLOCK);
+}
+
+bool space_cleans_sparse(const struct vd_pool *p)
+{
+    return log_flush_expected(&p->log) && space_available(p) + comes_free(p) >= forced_room(p) / 4;
+}
+
+bool space_wants_homes(const struct vd_pool *p)
+{
+    return !room_to_grow(p) && space_available(p) < 2 * (forced_room(p) + clean_low_water(p));
+}
+
+/* A root costs what its nodes take; it is due before there is no room for what comes meanwhile. */
+static bool spent_root_is_due(const struct vd_pool *p)
+{
+    int64_t room = space_available(p), least = VD_MAX(room, forced_room(p) / 8);
+    return log_flush_expected(&p->log) && !p->ckpt.running && !room_to_grow(p) &&
+           room < forced_room(p) + clean_low_water(p) &&
+           comes_free(p) >= VD_MIN(2 * (int64_t)p->space.nodes, least);
+}
+
 /* Where each write is forced, two places take much longer than one: then the cleaner makes room,
  * which it begins to do before this. */
 static int64_t refill_low_water(const struct vd_pool *p)
@@ -316,7 +351,7 @@ static void keeper(void *arg)
         if (space_available(p) < low_water(p))
             keeper_grow(p);
         if (p->log.window_bytes >= checkpoint_window(p) ||
-            overlay_memory(p->active) >= VD_MIB(40) || refill_runs_out(p))
+            overlay_memory(p->active) >= VD_MIB(40) || refill_runs_out(p) || spent_root_is_due(p))
             checkpoint_want(p);
         log_seal(p);
         keeper_background(p);
@@ -354,9 +389,11 @@ static bool room_wanted(const struct vd_pool *p)
     int64_t least = clean_low_water(p);
     if (p->clean.stopped)
         return false;
-    if (refill_works(p))
+    if (log_flush_expected(&p->log))
+        least = forced_room(p);
+    else if (refill_works(p))
         least = least / 8 + reserve_to_come(p);
-    return room_is_urgent(p) || space_available(p) < least;
+    return room_is_urgent(p) || space_available(p) + comes_free(p) < least;
 }
 
 /* Each block that is refilled lets another one die, but where, is known only of segments that have
@@ -364,9 +401,14 @@ static bool room_wanted(const struct vd_pool *p)
  * once, the others as guests write. */
 static bool knowledge_wanted(const struct vd_pool *p)
 {
-    return p->label.incompat & OD_INCOMPAT_REFILL && !p->clean.stopped && !p->refill.all_known &&
-           space_available(p) < 2 * clean_low_water(p) && !room_to_grow(p) &&
-           p->refill.dead + p->refill.slots < p->refill.garbage / 2 &&
+    uint64_t known = p->refill.dead + p->refill.slots;
+    if (!(p->label.incompat & OD_INCOMPAT_REFILL) || p->clean.stopped || p->refill.all_known ||
+        room_to_grow(p))
+        return false;
+    if (log_flush_expected(&p->log)) /* whoever waits for each write is not to wait for this */
+        return space_wants_homes(p) && known < (uint64_t)forced_room(p) / 8 &&
+               p->refill.learned < p->stats.guest_blocks / (2 * LEARN_EVERY);
+    return space_available(p) < 2 * clean_low_water(p) && known < p->refill.garbage / 2 &&
            p->refill.learned < LEARN_FIRST + p->stats.guest_blocks / LEARN_EVERY;
 }
 
@@ -502,7 +544,8 @@ static void cleaner(void *arg)
         bool may_grow = urgent ? may_grow_at_need(p) : space_may_grow(p);
         bool progress = may_grow && segs_back(p, 1) > 0;
         /* To know what is dead is cheaper than to move what is not. */
-        bool learned = !progress && learn(p);
+        bool learned = !progress &&
+                       (!log_flush_expected(&p->log) || urgent || knowledge_wanted(p)) && learn(p);
         progress = progress || (learned && !room_is_urgent(p));
         /* Where garbage does not pay any more, growing beyond the usual bound is right. */
         progress = progress || (make_room(p, urgent) && (learned || room_grows(p))) ||

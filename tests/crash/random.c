@@ -26,6 +26,7 @@ struct history {
     uint64_t volume_max; /* sectors */
     bool tight;          /* the pool is smaller than its volumes */
     bool worn;           /* or as small, and its volumes are written again and again */
+    bool forcing;        /* somebody wants each write to be durable */
     unsigned ops;        /* done in all sessions */
     unsigned crashes, recoveries_cut;
     struct world w;
@@ -90,7 +91,7 @@ static void do_content(struct history *h, unsigned v, uint64_t size)
     uint64_t most = some_length(h), len = VD_MIN(most, size), at = draw(h, size - len + 1);
     if (draw(h, 4))
         at = VD_ROUND_DOWN(at, UINT64_C(8));
-    switch (draw(h, 16)) {
+    switch (h->forcing ? 3 + draw(h, 13) : draw(h, 16)) {
     case 0:
         (void)world_zero(w, name, at, len, draw(h, 4) ? 0 : VD_DISK_FUA);
         break;
@@ -110,7 +111,7 @@ static void do_content(struct history *h, unsigned v, uint64_t size)
         (void)world_read(w, name, NULL, at, len);
         break;
     default:
-        (void)world_write(w, name, at, len, 0);
+        (void)world_write(w, name, at, len, h->forcing ? VD_DISK_FUA : 0);
     }
 }
 
@@ -285,7 +286,8 @@ static void arm(struct history *h)
 
 static void session(struct history *h)
 {
-    unsigned fibers = 1 + (unsigned)draw(h, FIBERS_MAX);
+    h->forcing = h->worn && draw(h, 3) == 0;
+    unsigned fibers = h->forcing ? 1 : 1 + (unsigned)draw(h, FIBERS_MAX);
     h->left = (30 + (unsigned)draw(h, 80)) * (h->worn ? 6 : 1);
     memset(h->users, 0, sizeof(h->users));
     vd_waitq_init(&h->turn);

@@ -158,6 +158,72 @@ static int places_that_fail(void *arg)
     return 0;
 }
 
+/* Writes at random, each durable, until `blocks` of them have got a second place. */
+static void write_forced(struct rig *r, uint64_t blocks)
+{
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    uint64_t until = r->mini.pool->stats.homed + blocks;
+    for (unsigned i = 0; r->mini.pool->stats.homed < until; i++) {
+        assert_true(i < 100 * BLOCKS);
+        rig_write(r, vd_rng_below(rng, r->blocks), 1, POOL_OP_FUA);
+    }
+}
+
+/* A forced write is in the log as a whole, where it survives everything, and in a dead place. When
+ * a root covers it the log's segments are free: nothing has to be moved. */
+static int forced_writes_stay(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, BLOCKS);
+    write_forced(r, BLOCKS);
+    uint64_t guest = r->mini.pool->stats.guest_blocks;
+    uint64_t moved = r->mini.pool->stats.written[VD_STREAM_CLEAN];
+    write_forced(r, BLOCKS);
+    guest = r->mini.pool->stats.guest_blocks - guest;
+    moved = r->mini.pool->stats.written[VD_STREAM_CLEAN] - moved;
+    assert_true(moved < guest / 2);
+    rig_compare(r);
+    rig_check(r);
+    for (unsigned round = 0; round < 8; round++) {
+        refill(r, 200);
+        write_forced(r, 1 + vd_rng_below(rng, 300));
+        rig_crash(r, round % 2 ? VD_CRASH_PROCESS : VD_CRASH_POWER_DROP, r->seed + round);
+        rig_compare(r);
+        assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+        for (int batch = 0; batch < 20 && cleaner_batch(r->mini.pool, true) > 0; batch++)
+            ;
+        assert_int_equal(stuck(r->mini.pool), 0);
+        rig_compare(r);
+        rig_check(r);
+    }
+    rig_done(r);
+    return 0;
+}
+
+/* The second place, or the log, cannot be written. */
+static int forced_writes_that_fail(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, BLOCKS);
+    for (unsigned i = 0; i < 12; i++) {
+        write_forced(r, 20);
+        vd_simdisk_fault(r->disk, VD_FAULT_WRITE_EIO, 1 + vd_rng_below(rng, 2), false);
+        rig_write(r, vd_rng_below(rng, r->blocks), 1, POOL_OP_FUA);
+        vd_simdisk_clear_faults(r->disk);
+        assert_false(pool_read_only(r->mini.pool));
+    }
+    rig_compare(r);
+    rig_crash(r, VD_CRASH_POWER_DROP, r->seed);
+    rig_compare(r);
+    rig_check(r);
+    rig_done(r);
+    return 0;
+}
+
 struct writer {
     struct rig *rig;
     struct vd_group *group;
@@ -249,6 +315,18 @@ static void a_dead_block_that_cannot_be_written_costs_nothing(void **state)
     rig_run(places_that_fail);
 }
 
+static void forced_writes_have_a_second_place_and_survive(void **state)
+{
+    (void)state;
+    rig_run(forced_writes_stay);
+}
+
+static void where_a_forced_write_fails_the_other_place_serves(void **state)
+{
+    (void)state;
+    rig_run(forced_writes_that_fail);
+}
+
 static void one_failed_write_among_many_costs_nothing(void **state)
 {
     rig_run(one_failure_among_many);
@@ -268,6 +346,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_was_refilled_is_found_after_crashes),
         cmocka_unit_test(a_block_that_is_being_read_is_not_refilled),
         cmocka_unit_test(a_dead_block_that_cannot_be_written_costs_nothing),
+        cmocka_unit_test(forced_writes_have_a_second_place_and_survive),
+        cmocka_unit_test(where_a_forced_write_fails_the_other_place_serves),
         cmocka_unit_test(one_failed_write_among_many_costs_nothing),
     };
     if (argc > 1)
