@@ -199,7 +199,8 @@ bool refill_runs_out(const struct vd_pool *p)
 {
     uint64_t known = p->refill.dead_at_root;
     uint64_t least = VD_MAX(known / 8, VD_MIN(known / 2, p->refill.filled_meanwhile * 5 / 4));
-    return p->refill.filled && p->refill.dead + p->refill.slots < least;
+    return !log_flush_expected(&p->log) && p->refill.filled &&
+           p->refill.dead + p->refill.slots < least;
 }
 
 bool refill_promise(struct vd_pool *p, uint32_t blocks)

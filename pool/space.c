@@ -205,16 +205,16 @@ bool space_cleans_sparse(const struct vd_pool *p)
 
 bool space_wants_homes(const struct vd_pool *p)
 {
-    return !room_to_grow(p) && space_available(p) < 2 * (forced_room(p) + clean_low_water(p));
+    return space_garbage(p) >= (uint64_t)forced_room(p) &&
+           space_available(p) < 2 * (forced_room(p) + clean_low_water(p));
 }
 
 /* A root costs what its nodes take; it is due before there is no room for what comes meanwhile. */
 static bool spent_root_is_due(const struct vd_pool *p)
 {
     int64_t room = space_available(p), least = VD_MAX(room, forced_room(p) / 8);
-    return log_flush_expected(&p->log) && !p->ckpt.running && !room_to_grow(p) &&
-           room < forced_room(p) + clean_low_water(p) &&
-           comes_free(p) >= VD_MIN(2 * (int64_t)p->space.nodes, least);
+    return log_flush_expected(&p->log) && !p->ckpt.running && space_wants_homes(p) &&
+           comes_free(p) >= VD_MIN(4 * (int64_t)p->space.nodes, least);
 }
 
 /* Where each write is forced, two places take much longer than one: then the cleaner makes room,
@@ -402,13 +402,13 @@ static bool room_wanted(const struct vd_pool *p)
 static bool knowledge_wanted(const struct vd_pool *p)
 {
     uint64_t known = p->refill.dead + p->refill.slots;
-    if (!(p->label.incompat & OD_INCOMPAT_REFILL) || p->clean.stopped || p->refill.all_known ||
-        room_to_grow(p))
+    if (!(p->label.incompat & OD_INCOMPAT_REFILL) || p->clean.stopped || p->refill.all_known)
         return false;
     if (log_flush_expected(&p->log)) /* whoever waits for each write is not to wait for this */
         return space_wants_homes(p) && known < (uint64_t)forced_room(p) / 8 &&
                p->refill.learned < p->stats.guest_blocks / (2 * LEARN_EVERY);
-    return space_available(p) < 2 * clean_low_water(p) && known < p->refill.garbage / 2 &&
+    return space_available(p) < 2 * clean_low_water(p) && !room_to_grow(p) &&
+           known < p->refill.garbage / 2 &&
            p->refill.learned < LEARN_FIRST + p->stats.guest_blocks / LEARN_EVERY;
 }
 
