@@ -547,9 +547,11 @@ static void cleaner(void *arg)
         bool learned = !progress &&
                        (!log_flush_expected(&p->log) || urgent || knowledge_wanted(p)) && learn(p);
         progress = progress || (learned && !room_is_urgent(p));
-        /* Where garbage does not pay any more, growing beyond the usual bound is right. */
-        progress = progress || (make_room(p, urgent) && (learned || room_grows(p))) ||
-                   segs_back(p, 1) > 0 || learned;
+        progress = progress || (make_room(p, urgent) && (learned || room_grows(p)));
+        /* Where garbage does not pay any more, growing beyond the usual bound is right; but not for
+         * room that is only worth what is sparse. */
+        bool beyond = urgent || !space_cleans_sparse(p);
+        progress = progress || (beyond && segs_back(p, 1) > 0) || learned;
         space_wake(p);
         if (progress || (!urgent && room_is_urgent(p)))
             continue;
