@@ -347,8 +347,10 @@ void log_fills_inline(struct vd_pool *p, struct log_rec *rec)
     size_t len = 0;
     if (rec->fills == 0)
         return;
-    for (unsigned i = 0; rec->homed && i < rec->fills; i++)
+    for (unsigned i = 0; rec->homed && i < rec->fills; i++) {
         map_drop(p, rec->fill_at[i].seg);
+        p->log.spent--;
+    }
     memcpy(entries, rec->header + OD_RECORD_ENTRIES, rec->rec.entries_len);
     for (unsigned i = 0; entry_next(&w, &e) > 0;) {
         if (e.type == VD_ENTRY_BULK) {

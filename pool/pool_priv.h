@@ -168,10 +168,12 @@ struct pool_log {
     uint64_t spent;        /* blocks of the log, ever, that are dead as soon as a root covers them */
 };
 
-/* As many flushes in a row each had one record to make durable: so will the next. */
+/* As many flushes in a row each had one record to make durable: so will the next, unless many
+ * records have come since. */
+#define LOG_HABIT_ENDS 16
 static inline bool log_flush_expected(const struct pool_log *l)
 {
-    return l->flush_habit >= 3;
+    return l->flush_habit >= 3 && l->applied_seq - l->flushed_at <= LOG_HABIT_ENDS;
 }
 
 /* ---- streams of bulk data and nodes (bulk.c, meta.c) ---- */

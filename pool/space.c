@@ -185,7 +185,9 @@ static int64_t space_for(const struct vd_pool *p, const struct pool_op *op)
 /* Blocks of the log that the next roots free, without anything being moved. */
 static int64_t comes_free(const struct vd_pool *p)
 {
-    return log_flush_expected(&p->log) ? (int64_t)(p->log.spent - p->ckpt.spent_at_root) : 0;
+    if (!log_flush_expected(&p->log) || p->ckpt.held)
+        return 0;
+    return (int64_t)(p->log.spent - p->ckpt.spent_at_root);
 }
 
 /* Where each write is forced, it goes to the log as a whole, and to a dead place as well. Then
@@ -209,12 +211,14 @@ bool space_wants_homes(const struct vd_pool *p)
            space_available(p) < 2 * (forced_room(p) + clean_low_water(p));
 }
 
-/* A root costs what its nodes take; it is due before there is no room for what comes meanwhile. */
+/* A root costs what its nodes take, and the table; it is due before there is no room for what comes
+ * meanwhile. */
 static bool spent_root_is_due(const struct vd_pool *p)
 {
-    int64_t room = space_available(p), least = VD_MAX(room, forced_room(p) / 8);
-    return log_flush_expected(&p->log) && !p->ckpt.running && space_wants_homes(p) &&
-           comes_free(p) >= VD_MIN(4 * (int64_t)p->space.nodes, least);
+    int64_t worth = VD_MAX(VD_MIN(4 * (int64_t)p->space.nodes, space_available(p)),
+                           VD_MAX(1, forced_room(p) / 8));
+    return log_flush_expected(&p->log) && !p->ckpt.running && p->ckpt.failures == 0 &&
+           space_wants_homes(p) && comes_free(p) >= worth;
 }
 
 /* Where each write is forced, two places take much longer than one: then the cleaner makes room,
