@@ -82,6 +82,14 @@ static bool op_plain(const struct build *b, const struct pool_op *op)
     return b->p->log.tells && op->count == 0 && op->blocks <= LOG_TELL_BLOCKS;
 }
 
+/* The piece of memory that byte *skip of all of them is in; *skip becomes its place there. */
+static const struct iovec *iov_at(const struct iovec *v, size_t *skip)
+{
+    while (*skip >= v->iov_len)
+        *skip -= v++->iov_len;
+    return v;
+}
+
 /* Memory of `blocks` blocks at block `pos` of the operation, as it can be written from. Pieces that
  * are not whole aligned blocks are copied, and what may be acknowledged before it is written. NULL
  * when the record has no memory for that. */
@@ -90,12 +98,9 @@ static uint8_t *build_memory(const struct build *b, const struct pool_op *op, ui
 {
     struct log_rec *rec = b->rec;
     size_t skip = pos * VD_BLOCK, want = (size_t)blocks * VD_BLOCK;
-    int i = 0;
-    while (skip >= op->iov[i].iov_len)
-        skip -= op->iov[i++].iov_len;
-    uint8_t *base = (uint8_t *)op->iov[i].iov_base + skip;
-    bool direct =
-        op->iov[i].iov_len - skip >= want && (uintptr_t)base % VD_BLOCK == 0 && !op_plain(b, op);
+    const struct iovec *v = iov_at(op->iov, &skip);
+    uint8_t *base = (uint8_t *)v->iov_base + skip;
+    bool direct = v->iov_len - skip >= want && (uintptr_t)base % VD_BLOCK == 0 && !op_plain(b, op);
     if (!direct) {
         if (rec->bounced + blocks > LOG_PAYLOAD_BLOCKS)
             return NULL;
@@ -106,9 +111,9 @@ static uint8_t *build_memory(const struct build *b, const struct pool_op *op, ui
         uint8_t *to = rec->bounce + (size_t)rec->bounced * VD_BLOCK;
         rec->bounced += blocks;
         base = to;
-        for (; want; i++, skip = 0) {
-            size_t n = VD_MIN(want, op->iov[i].iov_len - skip);
-            memcpy(to, (uint8_t *)op->iov[i].iov_base + skip, n);
+        for (; want; v++, skip = 0) {
+            size_t n = VD_MIN(want, v->iov_len - skip);
+            memcpy(to, (uint8_t *)v->iov_base + skip, n);
             to += n;
             want -= n;
         }
@@ -135,18 +140,32 @@ static bool build_payload(struct build *b, const struct pool_op *op, uint64_t po
 static const uint8_t *op_block(const struct pool_op *op, uint64_t i, uint8_t *tmp)
 {
     size_t skip = i * VD_BLOCK;
-    int v = 0;
-    while (skip >= op->iov[v].iov_len)
-        skip -= op->iov[v++].iov_len;
-    if (op->iov[v].iov_len - skip >= VD_BLOCK)
-        return (uint8_t *)op->iov[v].iov_base + skip;
+    const struct iovec *v = iov_at(op->iov, &skip);
+    if (v->iov_len - skip >= VD_BLOCK)
+        return (uint8_t *)v->iov_base + skip;
     size_t got = 0;
     for (; got < VD_BLOCK; v++, skip = 0) {
-        size_t n = VD_MIN(VD_BLOCK - got, op->iov[v].iov_len - skip);
-        memcpy(tmp + got, (uint8_t *)op->iov[v].iov_base + skip, n);
+        size_t n = VD_MIN(VD_BLOCK - got, v->iov_len - skip);
+        memcpy(tmp + got, (uint8_t *)v->iov_base + skip, n);
         got += n;
     }
     return tmp;
+}
+
+/* A dead place for a block that lies at `base`, and its entry, encoded at `to`. False: there is
+ * none after all. */
+static bool fill_take(struct vd_pool *p, struct log_rec *rec, uint64_t seq, struct vd_entry *e,
+                      uint8_t *to, uint8_t *base)
+{
+    struct refill *from;
+    if (!refill_slot(p, &e->addr, &from))
+        return false;
+    e->hints = refill_hints(from);
+    size_t len = entry_encode(e, to);
+    rec->fill[rec->fills] = (struct iovec){base, VD_BLOCK};
+    rec->fill_at[rec->fills++] = e->addr;
+    rec->hints += refill_filled(p, from, seq, to, len, &rec->full);
+    return true;
 }
 
 /* The block at op->pos, which goes to a dead place instead of the payload. 1; 0: there is no room
@@ -162,17 +181,13 @@ static int build_fill(struct build *b, const struct pool_op *op, const uint8_t *
     uint8_t *base = build_memory(b, op, op->pos, 1);
     if (!base)
         return 0;
-    struct refill *from;
-    if (!refill_slot(b->p, &e.addr, &from))
-        return -ENOSPC;
-    e.hints = refill_hints(from);
     e.csum[0] = vd_xxh3(data, VD_BLOCK);
-    const uint8_t *at = rec->header + OD_RECORD_ENTRIES + b->len;
-    build_entry(b, &e);
-    rec->fill[rec->fills] = (struct iovec){base, VD_BLOCK};
-    rec->fill_at[rec->fills++] = e.addr;
+    uint8_t *to = rec->header + OD_RECORD_ENTRIES + b->len;
+    if (!fill_take(b->p, rec, b->p->log.next_seq, &e, to, base))
+        return -ENOSPC;
+    b->len += (unsigned)len;
+    b->count++;
     b->room--; /* should the write fail, it goes to the payload */
-    rec->hints += refill_filled(b->p, from, b->p->log.next_seq, at, len, &rec->full);
     return 1;
 }
 
@@ -294,10 +309,8 @@ static bool build_op(struct build *b, struct pool_op *op)
 static uint8_t *payload_block(const struct log_rec *rec, uint32_t i)
 {
     size_t skip = (size_t)i * VD_BLOCK;
-    int v = 1;
-    while (skip >= rec->iov[v].iov_len)
-        skip -= rec->iov[v++].iov_len;
-    return (uint8_t *)rec->iov[v].iov_base + skip;
+    const struct iovec *v = iov_at(&rec->iov[1], &skip);
+    return (uint8_t *)v->iov_base + skip;
 }
 
 /* A dead place for the next block of the payload. False: there is none after all. */
@@ -308,16 +321,8 @@ static bool take_home(struct vd_pool *p, struct log_rec *rec, const struct vd_en
                             .lba = e->lba + i,
                             .blocks = 1,
                             .csum = {e->csum[i]}};
-    uint8_t entry[sizeof(struct od_entry_bulk) + sizeof(uint64_t)];
-    struct refill *from;
-    if (!refill_slot(p, &home.addr, &from))
-        return false;
-    home.hints = refill_hints(from);
-    size_t len = entry_encode(&home, entry);
-    rec->hints += refill_filled(p, from, rec->seq, entry, len, &rec->full);
-    rec->fill[rec->fills] = (struct iovec){payload_block(rec, rec->fills), VD_BLOCK};
-    rec->fill_at[rec->fills++] = home.addr;
-    return true;
+    uint8_t entry[sizeof(struct od_entry_bulk) + sizeof(uint64_t)]; /* for the hint block only */
+    return fill_take(p, rec, rec->seq, &home, entry, payload_block(rec, rec->fills));
 }
 
 void log_take_homes(struct vd_pool *p, struct log_rec *rec)

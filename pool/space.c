@@ -217,8 +217,8 @@ static bool spent_root_is_due(const struct vd_pool *p)
 {
     int64_t worth = VD_MAX(VD_MIN(4 * (int64_t)p->space.nodes, space_available(p)),
                            VD_MAX(1, forced_room(p) / 8));
-    return log_flush_expected(&p->log) && !p->ckpt.running && p->ckpt.failures == 0 &&
-           space_wants_homes(p) && comes_free(p) >= worth;
+    return !p->ckpt.running && p->ckpt.failures == 0 && space_wants_homes(p) &&
+           comes_free(p) >= worth;
 }
 
 /* Where each write is forced, two places take much longer than one: then the cleaner makes room,
