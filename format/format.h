@@ -114,6 +114,32 @@ void table_header_encode(void *buf, const struct vd_uuid *pool, uint64_t counter
 int table_header_decode(const void *buf, const struct vd_uuid *pool, uint64_t counter,
                         uint32_t entries, size_t entry_size);
 
+/* What a session that ended well knew of its segments: the header of an area, `len` bytes. */
+struct vd_segmaps {
+    struct vd_uuid pool_uuid;
+    uint64_t incarnation, root_counter;
+    uint32_t len, count;
+};
+/* Of one segment of `seg_blocks` blocks. The caller owns the memory: bits for each block, tellers by
+ * number (OD_SEGMAP_TELLERS of them, [0] is not used), the number of each block's teller; these two
+ * may be NULL when decoding. */
+struct vd_segmap {
+    uint32_t seg, hints;
+    unsigned tellers; /* the highest number; 0: `at` and `of` are not looked at when encoding */
+    uint64_t *named, *fixed;
+    uint16_t *at;
+    uint8_t *of;
+};
+size_t segmap_size(const struct vd_segmap *m, uint32_t seg_blocks);
+void segmap_encode(const struct vd_segmap *m, uint32_t seg_blocks, void *buf);
+/* Returns how long it was. -EUCLEAN */
+int64_t segmap_decode(const void *buf, size_t len, uint32_t seg_blocks, struct vd_segmap *ret);
+/* The maps lie behind the header already. */
+void segmaps_seal(const struct vd_segmaps *m, void *buf);
+/* -ENOBUFS: `buf` holds less than ret->len says, and nothing else is known to be right. -ENODATA,
+ * -EUCLEAN, -EBADMSG. */
+int segmaps_decode(const void *buf, size_t len, struct vd_segmaps *ret);
+
 /* ---- records ---- */
 
 struct vd_record {

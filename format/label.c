@@ -13,7 +13,7 @@
 
 #define NODE_BYTES 4096u
 #define KNOWN_RO_COMPAT UINT64_C(0)
-#define KNOWN_COMPAT UINT64_C(0)
+#define KNOWN_COMPAT OD_COMPAT_SEGMAPS
 
 uint64_t od_csum(const void *buf4k, size_t csum_off)
 {

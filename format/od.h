@@ -23,12 +23,14 @@
 #define OD_MAGIC_BULK UINT32_C(0x316b6c42)
 #define OD_MAGIC_NODE UINT32_C(0x3165644e)
 #define OD_MAGIC_TABLE UINT64_C(0x3165626154676553)
+#define OD_MAGIC_SEGMAPS UINT64_C(0x317370614d676553)
 
 #define OD_FORMAT_MAJOR 1
 #define OD_FORMAT_MINOR 0
 
 /* Feature bits of the label. Incompatible: a reader that does not know one refuses the pool.
  * Read-only compatible: it may read. Compatible: it may ignore. */
+#define OD_COMPAT_SEGMAPS (UINT64_C(1) << 0)
 #define OD_INCOMPAT_MULTI_DEVICE (UINT64_C(1) << 0)
 #define OD_INCOMPAT_REDUNDANCY (UINT64_C(1) << 1)
 #define OD_INCOMPAT_TIERS (UINT64_C(1) << 2)
@@ -182,6 +184,30 @@ struct od_table_entry {
     le64_t last_seq; /* last sequence that wrote into it or published into it */
     le64_t rid;
     struct od_chunk chunk[1]; /* entry_size says how many there is room for */
+};
+
+/* Behind the table, from the next multiple of 4096 bytes on: maps of segments, if a pool was closed.
+ * `len` bytes, this header included. */
+struct od_segmaps {
+    le64_t magic;
+    le64_t csum; /* xxh3 of what follows this field, up to len */
+    uint8_t pool_uuid[16];
+    le64_t incarnation; /* of the session that closed the pool */
+    le64_t root_counter;
+    le32_t len;
+    le32_t count; /* of the maps that follow */
+    uint8_t pad[8];
+};
+
+/* Then two times one bit for each block of the segment, in words of 64: those that the trees name;
+ * headers and hint blocks. If there are tellers, the block of each (2 bytes, 0 = none has this
+ * number), and for each block that the trees name the number of the one that tells of it (1 byte,
+ * 0 = one without a number). Zeroes up to a multiple of 8 bytes. */
+#define OD_SEGMAP_TELLERS 256 /* numbers are below this, from 1 */
+struct od_segmap {
+    le32_t seg;
+    le16_t hints;   /* hint blocks without a number */
+    le16_t tellers; /* highest number */
 };
 
 /* ---- log record and bulk header -------------------------------------------------------------- */

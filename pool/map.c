@@ -71,6 +71,18 @@ static void tellers_drop(struct vd_pool *p, struct seg_map *m)
     m->tellers = NULL;
 }
 
+void map_parts(const struct vd_pool *p, struct seg_map *m, struct vd_segmap *ret)
+{
+    *ret = (struct vd_segmap){.hints = m->hints, .named = m->named, .fixed = fixed(p, m)};
+    if (!m->tellers)
+        return;
+    ret->at = m->tellers->at;
+    ret->of = m->tellers->of;
+    for (unsigned i = 1; i < MAP_TELLERS; i++)
+        if (ret->at[i])
+            ret->tellers = i;
+}
+
 void map_free(struct vd_pool *p, struct seg_map *m)
 {
     if (!m)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Maps of segments: which blocks are in use. In memory only, as far as memory for them goes: of
- * segments opened in this session, and of others that the cleaner has looked through. A segment
- * without one is not refilled. Nothing here suspends.
+ * Maps of segments: which blocks are in use, as far as memory for them goes: of segments opened in
+ * this session, of those that the session before it knew (map_store.c), and of others that the
+ * cleaner has looked through. A segment without one is not refilled. Nothing here suspends.
  */
 #ifndef VD_POOL_MAP_PRIV_H
 #define VD_POOL_MAP_PRIV_H
@@ -11,7 +11,7 @@
 
 /* Which header or hint block says whose a block is, as a number below 256; 0 = one that stays. So
  * those that nothing needs any more can be found, and are dead like any other block. */
-#define MAP_TELLERS 256
+#define MAP_TELLERS OD_SEGMAP_TELLERS
 struct map_tellers {
     uint16_t at[MAP_TELLERS]; /* the block of each; 0 = the number is free */
     uint8_t of[];             /* of each block, its number */
@@ -38,6 +38,8 @@ void map_name(struct seg_map *m, uint32_t block, uint8_t teller);
 void map_free(struct vd_pool *p, struct seg_map *m);
 /* Gives it to its segment, if it names as many blocks as are counted there; else frees it. */
 bool map_adopt(struct vd_pool *p, uint32_t seg, struct seg_map *m);
+/* Where its parts lie, to be stored or filled. */
+void map_parts(const struct vd_pool *p, struct seg_map *m, struct vd_segmap *ret);
 /* There is a header at `at`, and `blocks` blocks behind it are its own. */
 void map_header(struct vd_pool *p, struct vd_addr at, uint32_t blocks);
 /* The merge under way puts these blocks into a tree, or takes them out of it. */

@@ -272,6 +272,7 @@ static int pool_start(struct vd_pool *p, struct vd_error *err)
 {
     uint64_t before = VD_MAX(p->label.incarnation, p->root.incarnation);
     segs_ask_host(p);
+    maps_load(p);
     int r = head_heal_root(p);
     if (r == 0)
         r = replay_tail_rewrite(p);
@@ -383,6 +384,7 @@ int pool_close(struct vd_pool *p, struct vd_error *err)
             segs_trim(p, space_idle_segments(p));
         }
         if (r == 0 && !pool_failed(p)) {
+            maps_store(p);
             p->label.flags |= OD_LABEL_CLEAN;
             p->label.root_counter = p->root.counter;
             r = head_write_label(p);

@@ -501,9 +501,18 @@ struct refill *refill_of(struct vd_list *link);
 void refill_done(struct vd_list *full);
 int refill_found(struct vd_pool *p, const struct vd_entry *e);
 int refill_checkpoint(struct vd_pool *p);
+/* Before maps are stored: no segment is ready to be filled any more. */
+void refill_rest(struct vd_pool *p);
 void refill_init(struct vd_pool *p);
 int refill_start(struct vd_pool *p); /* a fiber */
 void refill_end(struct vd_pool *p);
+
+/* map_store.c: a closed pool keeps what is known of its segments */
+/* To be called when the newest root covers everything, before the label says so. Best effort.
+ * VD_YIELDS */
+void maps_store(struct vd_pool *p);
+/* To be called when the log has been replayed, and nothing has been changed. VD_YIELDS */
+void maps_load(struct vd_pool *p);
 
 /* behind.c */
 /* vd_dev_io for what nobody waits for. VD_YIELDS */

@@ -548,6 +548,22 @@ int refill_checkpoint(struct vd_pool *p)
     return 0;
 }
 
+void refill_rest(struct vd_pool *p)
+{
+    struct vd_list *l;
+    while (!vd_list_empty(&p->refill.ready)) {
+        struct refill *f = refill_of(p->refill.ready.next);
+        refill_leave(p, f);
+        if (f->entries) /* its hint block, which tells of something, is not written */
+            map_drop(p, f->seg);
+        refill_free(f);
+    }
+    while ((l = vd_list_pop(&p->refill.found))) {
+        map_drop(p, refill_of(l)->seg);
+        refill_free(refill_of(l));
+    }
+}
+
 void refill_init(struct vd_pool *p)
 {
     vd_waitq_init(&p->refill.untidy);

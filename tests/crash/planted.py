@@ -96,6 +96,8 @@ PLANTS = [
     ('old_hints_trusted', 'an older hint block is not taken for the one that is missing',
      ('test_refill', 'what_was_refilled*')),
     ('hints_not_written', 'what was refilled can be moved', ('test_refill', 'what_was_refilled*')),
+    ('old_maps_trusted', 'maps of an earlier session are not believed',
+     ('test_refill', 'an_opened_pool_knows*')),
     ('copy_not_forced', 'the log has a forced write whole, wherever else it lies', sim()),
     ('reserve_not_enforced', 'a full pool keeps what it needs to delete', sim()),
     ('zero_as_absent', 'zeroes on a clone do not show what lies below', sim()),

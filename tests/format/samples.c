@@ -239,3 +239,24 @@ void sample_hints(struct vd_record *ret, void *buf4k)
     }
     record_seal(ret, buf4k);
 }
+
+void sample_segmap(struct vd_segmap *ret, uint32_t seg_blocks, unsigned tellers)
+{
+    ret->seg = 12;
+    ret->hints = 5;
+    ret->tellers = tellers;
+    memset(ret->named, 0, seg_blocks / 8);
+    memset(ret->fixed, 0, seg_blocks / 8);
+    memset(ret->at, 0, OD_SEGMAP_TELLERS * sizeof(*ret->at));
+    for (uint32_t b = 0; b < seg_blocks; b++) {
+        ret->of[b] = 0;
+        if (b % 3 == 0)
+            vd_bit_set(ret->named, b);
+        else if (b % 9 == 1)
+            vd_bit_set(ret->fixed, b);
+        if (tellers)
+            ret->of[b] = (uint8_t)(b * 7 % (tellers + 1));
+    }
+    for (unsigned i = 1; i <= tellers && 9 * i + 1 < seg_blocks; i++)
+        ret->at[i] = i % 5 == 4 ? 0 : (uint16_t)(9 * i + 1);
+}

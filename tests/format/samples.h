@@ -17,5 +17,7 @@ void sample_record(struct vd_record *ret, void *buf4k, unsigned n);
 /* A bulk header with as many one-block hints as fit. */
 void sample_bulk(struct vd_record *ret, void *buf4k);
 void sample_hints(struct vd_record *ret, void *buf4k); /* a hint block, full */
+/* Into the memory that its pointers say: every third block in use, and as many tellers as that. */
+void sample_segmap(struct vd_segmap *ret, uint32_t seg_blocks, unsigned tellers);
 
 #endif

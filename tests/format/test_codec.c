@@ -147,7 +147,8 @@ static void test_label_features(void **state)
      * is theirs. */
     sample_label(&in, 0);
     in.minor = OD_FORMAT_MINOR + 1;
-    in.compat = in.ro_compat = 1;
+    in.compat = UINT64_C(1) << 40;
+    in.ro_compat = 1;
     label_encode(&in, buf);
     buf[4000] = 1;
     le64_t csum = vd_le64(od_csum(buf, 8));

@@ -161,6 +161,27 @@ static void put_vhdx(unsigned n)
     put_image(n, VD_FORMAT_VHDX, 3080, 0);
 }
 
+/* Maps as they lie in an area, and areas. */
+static void put_segmaps(void)
+{
+    static uint64_t named[16], fixed[16];
+    static uint16_t at[OD_SEGMAP_TELLERS];
+    static uint8_t of[1024];
+    struct vd_segmap m = {.named = named, .fixed = fixed, .at = at, .of = of};
+    struct vd_segmaps head = {.incarnation = 20, .root_counter = 31, .count = 1};
+    unsigned n = 0;
+    for (uint32_t blocks = 256; blocks <= 1024; blocks *= 2) {
+        sample_segmap(&m, blocks, blocks / 50);
+        size_t size = segmap_size(&m, blocks);
+        segmap_encode(&m, blocks, buf);
+        put("segmap", n++, size);
+        memmove(buf + sizeof(struct od_segmaps), buf, size);
+        head.len = (uint32_t)(sizeof(struct od_segmaps) + size);
+        segmaps_seal(&head, buf);
+        put("segmap", n++, head.len);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static struct vd_label label;
@@ -211,6 +232,7 @@ int main(int argc, char **argv)
         memcpy(buf, &node, sizeof(buf));
         put("node", n, sizeof(buf));
     }
+    put_segmaps();
     keys_and_frames();
     memset(buf, 0, sizeof(buf));
     put_qcow2(0, NULL);

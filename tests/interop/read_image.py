@@ -24,6 +24,7 @@ HEAD, HISTORY, CATALOG = 0, 1, 3
 WORDS = {0: 2, 1: 4, 2: 3, 3: 3, 4: 3, 5: 4}
 FEATURES = ("multi-device", "redundancy", "tiers", "compression", "encryption", "dedup", "refill")
 KNOWN = 1 << 6
+SEGMAPS = 1 << 0  # of the compatible bits; of no use to a reader
 NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,126}\Z")
 
 
@@ -52,7 +53,7 @@ class Label:
         name = data[136:264].rstrip(b"\0")
         need(not name or NAME.match(name), "label: pool name")
         self.name = name.decode()
-        if self.minor == 0 and not compat and not ro_compat:
+        if self.minor == 0 and not compat & ~SEGMAPS and not ro_compat:
             need(data[131] <= 1, "label: flags")
             zero(data[20:24], "label")
             zero(data[904 + 8 * 136:], "label")

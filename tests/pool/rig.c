@@ -51,7 +51,7 @@ void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity)
     assert_int_equal(rig_open(r, 0), 0);
 }
 
-static void rig_close(struct rig *r)
+void rig_close(struct rig *r)
 {
     struct vd_error err = {0};
     int res = pool_close(r->mini.pool, &err);

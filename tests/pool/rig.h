@@ -24,6 +24,7 @@ void rig_fill(void *buf, uint64_t lba, uint32_t version);
 int rig_open(struct rig *r, unsigned flags);
 /* A new pool of `capacity` bytes, or one that grows; open. */
 void rig_make(struct rig *r, uint64_t blocks, uint64_t capacity);
+void rig_close(struct rig *r);
 /* Closes the pool, and forgets it and its device. */
 void rig_done(struct rig *r);
 /* Closed and opened again. */

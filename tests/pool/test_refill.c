@@ -5,6 +5,7 @@
  */
 #include "core/base/log.h"
 #include "core/base/text.h"
+#include "pool/map_priv.h"
 #include "tests/pool/rig.h"
 
 #include <setjmp.h>
@@ -60,13 +61,21 @@ static void write_random(struct rig *r, uint64_t blocks)
         rig_write(r, vd_rng_below(rng, r->blocks), 1, 0);
 }
 
-/* What an earlier session wrote has no maps: it is looked through before there is no room. */
+static void maps_forget(struct vd_pool *p)
+{
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        map_drop(p, i);
+    refill_count(p);
+}
+
+/* What has no maps is looked through before there is no room. */
 static int learns_when_opened(void *arg)
 {
     struct rig *r = arg;
     rig_make(r, BLOCKS, CAPACITY);
     refill(r, 2 * BLOCKS);
     rig_reopen(r, 0);
+    maps_forget(r->mini.pool);
     write_random(r, BLOCKS);
     const struct vd_pool *p = r->mini.pool;
     assert_true(p->refill.learned > 0);
@@ -84,6 +93,120 @@ static unsigned stuck(const struct vd_pool *p)
     for (uint32_t i = 0; i < p->segs.count; i++)
         n += p->segs.v[i].stuck;
     return n;
+}
+
+#define SEGS_MAX 128
+#define OPENED 6 /* segments, by opening the pool */
+#define SEG_WORDS (VD_MIB(1) / VD_BLOCK / 64)
+
+static unsigned maps(const struct vd_pool *p)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        n += p->segs.v[i].map != NULL;
+    return n;
+}
+
+/* What the maps say the trees name is what looking through the segments tells. */
+static void compare_with_learned(struct vd_pool *p)
+{
+    static uint64_t named[SEGS_MAX][SEG_WORDS];
+    bool had[SEGS_MAX] = {false};
+    unsigned compared = 0;
+    assert_true(p->segs.count <= SEGS_MAX && p->seg_blocks == SEG_WORDS * 64);
+    for (uint32_t i = 0; i < p->segs.count; i++) {
+        had[i] = p->segs.v[i].map;
+        if (had[i])
+            memcpy(named[i], p->segs.v[i].map->named, sizeof(named[i]));
+    }
+    maps_forget(p);
+    while (cleaner_learn(p) > 0)
+        ;
+    for (uint32_t i = 0; i < p->segs.count; i++)
+        if (had[i] && p->segs.v[i].map) {
+            assert_memory_equal(named[i], p->segs.v[i].map->named, sizeof(named[i]));
+            compared++;
+        }
+    assert_true(compared > 10);
+}
+
+/* What a session knew that ended well, the next one knows; for any other it is not meant. */
+static int knows_when_opened(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, 2 * BLOCKS);
+    for (unsigned round = 0; round < 6; round++) {
+        rig_reopen(r, 0);
+        assert_true(maps(r->mini.pool) > 20);
+        if (round % 3 == 2)
+            compare_with_learned(r->mini.pool);
+        write_random(r, BLOCKS / 2 + vd_rng_below(rng, BLOCKS));
+        const struct vd_pool *p = r->mini.pool;
+        assert_true(round % 3 == 2 || p->refill.learned == 0);
+        assert_true(p->stats.refilled > p->stats.guest_blocks / 2);
+        rig_check(r);
+        if (round % 2 == 0)
+            continue;
+        assert_int_equal(pool_flush(r->mini.pool), 0);
+        rig_crash(r, round % 3 ? VD_CRASH_PROCESS : VD_CRASH_POWER, r->seed + round);
+        assert_true(maps(r->mini.pool) <= OPENED);
+        write_random(r, BLOCKS);
+    }
+    rig_compare(r);
+    assert_int_equal(pool_checkpoint(r->mini.pool), 0);
+    for (int batch = 0; batch < 40 && cleaner_batch(r->mini.pool, true) > 0; batch++)
+        ;
+    assert_int_equal(stuck(r->mini.pool), 0);
+    rig_compare(r);
+    rig_check(r);
+    rig_done(r);
+    return 0;
+}
+
+/* Where the newest stored maps begin: behind one of the four tables. */
+static uint64_t maps_place(struct rig *r, const struct vd_root *root, struct od_segmaps *head)
+{
+    uint64_t newest = 0, ret = 0;
+    for (int i = 0; i < 4; i += 2) {
+        uint64_t at = root->table_off[i] + table_size(root->table_entries, root->table_entry_size);
+        struct od_segmaps d;
+        vd_simdisk_peek(r->disk, at, &d, sizeof(d));
+        if (vd_get64(d.magic) == OD_MAGIC_SEGMAPS && vd_get64(d.root_counter) > newest) {
+            newest = vd_get64(d.root_counter);
+            ret = at;
+            *head = d;
+        }
+    }
+    assert_true(ret > 0);
+    return ret;
+}
+
+/* Stored maps that are damaged are as if there were none. */
+static int damaged_maps(void *arg)
+{
+    struct rig *r = arg;
+    struct vd_rng *rng = vd_loop_rng(vd_loop_current());
+    rig_make(r, BLOCKS, CAPACITY);
+    refill(r, 2 * BLOCKS);
+    for (unsigned round = 0; round < 8; round++) {
+        struct vd_root root = r->mini.pool->root;
+        struct od_segmaps head = {0};
+        rig_close(r);
+        uint64_t at = maps_place(r, &root, &head);
+        uint64_t byte = round == 0   ? offsetof(struct od_segmaps, len) + 3
+                        : round == 1 ? offsetof(struct od_segmaps, incarnation)
+                                     : vd_rng_below(rng, vd_get32(head.len));
+        vd_simdisk_rot(r->disk, at + byte, (unsigned)vd_rng_below(rng, 8));
+        assert_int_equal(rig_open(r, 0), 0);
+        assert_true(maps(r->mini.pool) <= OPENED);
+        write_random(r, 200);
+    }
+    rig_compare(r);
+    rig_check(r);
+    rig_done(r);
+    return 0;
 }
 
 /* Whatever happened to the process, the cleaner finds all that is live: nothing is stuck. */
@@ -300,6 +423,18 @@ static void an_opened_pool_learns_what_is_dead(void **state)
     rig_run(learns_when_opened);
 }
 
+static void an_opened_pool_knows_what_the_closed_one_knew(void **state)
+{
+    (void)state;
+    rig_run(knows_when_opened);
+}
+
+static void damaged_maps_are_not_believed(void **state)
+{
+    (void)state;
+    rig_run(damaged_maps);
+}
+
 static void what_was_refilled_is_found_after_crashes(void **state)
 {
     rig_run(moved_after_crashes);
@@ -343,6 +478,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_writes_go_into_dead_blocks_where_space_is_short),
         cmocka_unit_test(an_opened_pool_learns_what_is_dead),
+        cmocka_unit_test(an_opened_pool_knows_what_the_closed_one_knew),
+        cmocka_unit_test(damaged_maps_are_not_believed),
         cmocka_unit_test(what_was_refilled_is_found_after_crashes),
         cmocka_unit_test(a_block_that_is_being_read_is_not_refilled),
         cmocka_unit_test(a_dead_block_that_cannot_be_written_costs_nothing),
