@@ -30,6 +30,17 @@ static void loop_destroy(struct vd_loop *loop)
     free(loop);
 }
 
+/* It is held for less than a sleep takes: the loop may see that the inbox is full while the sender
+ * still has it. */
+static void inbox_lock_init(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
 static int loop_make(const struct loop_ops *ops, enum vd_loop_backend backend, uint64_t seed,
                      struct vd_loop **ret)
 {
@@ -42,7 +53,7 @@ static int loop_make(const struct loop_ops *ops, enum vd_loop_backend backend, u
     vd_list_init(&loop->inbox);
     fiber_stacks_init(&loop->stacks);
     vd_list_init(&loop->signal_waits);
-    pthread_mutex_init(&loop->inbox_lock, NULL);
+    inbox_lock_init(&loop->inbox_lock);
     if (!seed && backend != VD_LOOP_SIM)
         seed = vd_entropy_u64();
     vd_rng_seed(&loop->rng, seed);
@@ -119,7 +130,7 @@ void loop_msg_send(struct vd_loop *loop, struct loop_msg *msg)
     /* The poke is inside the lock: the loop may be freed as soon as the message has been seen. */
     pthread_mutex_lock(&loop->inbox_lock);
     vd_list_push(&loop->inbox, &msg->link);
-    if (!atomic_exchange(&loop->inbox_full, true)) {
+    if (!atomic_exchange(&loop->inbox_full, true) && !atomic_load(&loop->awake)) {
         uint64_t one = 1;
         ssize_t n = write(loop->poke_fd, &one, sizeof(one));
         (void)n; /* cannot fail: the counter never gets near its limit */

@@ -225,6 +225,7 @@ struct vd_loop {
     struct vd_list inbox;       /* under the lock */
     struct fiber_stacks stacks; /* under the lock: for the fibers of vd_loop_post */
     atomic_bool inbox_full;     /* set by senders, cleared by the loop before it looks */
+    atomic_bool awake;          /* the back end looks at inbox_full before it sleeps again */
     int poke_fd;                /* eventfd that ends the back end's sleep */
 };
 extern __thread struct vd_loop *loop_this_thread;

@@ -71,6 +71,7 @@ static int uring_init(struct vd_loop *loop)
     }
     u->poke_lost = true;
     loop->be = u;
+    loop->awake = true;
     return 0;
 }
 
@@ -231,6 +232,7 @@ static bool spin(struct vd_loop *loop, uint64_t now, uint64_t until_ns)
     return false;
 }
 
+/* Returns at once if the inbox is full. Whoever fills it later sees that a poke is wanted. */
 static int sleep_until(struct vd_loop *loop, uint64_t now_ns, uint64_t until_ns)
 {
     struct uring *u = loop->be;
@@ -242,8 +244,13 @@ static int sleep_until(struct vd_loop *loop, uint64_t now_ns, uint64_t until_ns)
         ts.tv_nsec = (long long)(ns % UINT64_C(1000000000));
         tsp = &ts;
     }
-    loop->stats.wakeups++;
-    int r = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, tsp, NULL);
+    atomic_store(&loop->awake, false);
+    int r = 0;
+    if (!atomic_load(&loop->inbox_full)) {
+        loop->stats.wakeups++;
+        r = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, tsp, NULL);
+    }
+    atomic_store(&loop->awake, true);
     return r < 0 && r != -ETIME && r != -EINTR && r != -EAGAIN && r != -EBUSY ? r : 0;
 }
 

@@ -6,9 +6,11 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static char trace[256];
@@ -487,6 +489,58 @@ static void posts_from_other_threads_all_arrive(void **state)
     run(post_body);
 }
 
+static unsigned answered;
+static sem_t answer;
+
+static void answering(void *arg)
+{
+    (void)arg;
+    sem_post(&answer);
+    if (++answered == 3000)
+        vd_wake_all(&queue);
+}
+
+static uint64_t clock_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+/* Each time another while later: the loop is at work, watches, is about to sleep, sleeps. */
+static void *asker(void *loop)
+{
+    for (unsigned i = 0; i < 3000; i++) {
+        CHECK_IS(vd_loop_post(loop, answering, NULL), 0);
+        CHECK_IS(sem_wait(&answer), 0);
+        for (uint64_t end = clock_ns() + i * 7919 % 400000; clock_ns() < end;)
+            ;
+    }
+    return NULL;
+}
+
+static int asked_body(void *arg)
+{
+    (void)arg;
+    pthread_t thread;
+    answered = 0;
+    vd_waitq_init(&queue);
+    if (run_backend == VD_LOOP_SIM)
+        return 0;
+    sem_init(&answer, 0, 0);
+    CHECK_IS(pthread_create(&thread, NULL, asker, vd_loop_current()), 0);
+    while (answered < 3000)
+        vd_wait(&queue);
+    pthread_join(thread, NULL);
+    return 0;
+}
+
+static void a_post_that_meets_the_loop_falling_asleep_wakes_it(void **state)
+{
+    (void)state;
+    run(asked_body);
+}
+
 static void a_post_that_comes_too_late_is_dropped(void **state)
 {
     (void)state;
@@ -662,6 +716,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_overflow_hits_the_guard),
         cmocka_unit_test(offloaded_work_runs_elsewhere_and_comes_back),
         cmocka_unit_test(posts_from_other_threads_all_arrive),
+        cmocka_unit_test(a_post_that_meets_the_loop_falling_asleep_wakes_it),
         cmocka_unit_test(a_post_that_comes_too_late_is_dropped),
         cmocka_unit_test(a_loop_can_move_to_the_thread_that_runs_it),
         cmocka_unit_test(signals_arrive_one_by_one),
