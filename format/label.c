@@ -7,9 +7,9 @@
  */
 #include "format/format_priv.h"
 
-#define XXH_STATIC_LINKING_ONLY /* for a hash state on the stack */
+#include "core/base/hash.h"
+
 #include <stdio.h>
-#include <xxhash.h>
 
 #define NODE_BYTES 4096u
 #define KNOWN_RO_COMPAT UINT64_C(0)
@@ -17,16 +17,7 @@
 
 uint64_t od_csum(const void *buf4k, size_t csum_off)
 {
-    static const uint8_t zeroes[sizeof(le64_t)];
-    const uint8_t *p = buf4k;
-    size_t after = csum_off + sizeof(zeroes);
-    XXH3_state_t st;
-
-    XXH3_64bits_reset(&st);
-    XXH3_64bits_update(&st, p, csum_off);
-    XXH3_64bits_update(&st, zeroes, sizeof(zeroes));
-    XXH3_64bits_update(&st, p + after, NODE_BYTES - after);
-    return XXH3_64bits_digest(&st);
+    return vd_xxh3_around(buf4k, NODE_BYTES, csum_off);
 }
 
 bool bytes_zero(const void *p, size_t len)

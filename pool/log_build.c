@@ -42,7 +42,6 @@ static struct log_rec *rec_new(struct vd_pool *p)
     rec->iovcnt = 1;
     rec->relocations = NULL;
     rec->iov[0] = (struct iovec){rec->header, VD_BLOCK};
-    memset(rec->header, 0, VD_BLOCK);
     memset(&rec->rec, 0, sizeof(rec->rec));
     return rec;
 }

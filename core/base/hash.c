@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#define XXH_STATIC_LINKING_ONLY /* for a hash state on the stack */
 #ifdef VD_HAVE_XXH_DISPATCH
 #include <xxh_x86dispatch.h>
 #else
@@ -18,6 +19,21 @@
 uint64_t vd_xxh3(const void *buf, size_t len)
 {
     return XXH3_64bits(buf, len);
+}
+
+uint64_t vd_xxh3_around(const void *buf, size_t len, size_t hole)
+{
+    static const uint8_t zeroes[sizeof(uint64_t)];
+    const uint8_t *p = buf;
+    size_t after = hole + sizeof(zeroes);
+    if (memcmp(p + hole, zeroes, sizeof(zeroes)) == 0)
+        return vd_xxh3(buf, len); /* it is about to be filled in: in one go it takes half as long */
+    XXH3_state_t st;
+    XXH3_64bits_reset(&st);
+    XXH3_64bits_update(&st, p, hole);
+    XXH3_64bits_update(&st, zeroes, sizeof(zeroes));
+    XXH3_64bits_update(&st, p + after, len - after);
+    return XXH3_64bits_digest(&st);
 }
 
 uint64_t vd_xxh3_zero_block(void)
